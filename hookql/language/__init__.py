@@ -1,0 +1,1 @@
+"""Query text to meaning: parse, resolve, format. Imports no torch."""

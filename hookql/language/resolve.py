@@ -1,0 +1,167 @@
+"""Syntax tree to meaning: names, parameters and kinds are checked, lets expanded, all at once."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath, PureWindowsPath
+
+from attrs import define, field
+
+from hookql.errors import Span, did_you_mean
+from hookql.language import ast, names
+from hookql.language.formatter import format_program, format_statement
+from hookql.language.kinds import Kinds
+from hookql.language.lets import Lets
+from hookql.language.query import CaptureSpec, Query
+from hookql.language.report import Report
+from hookql.language.specs import Specs
+
+
+def resolve(program: ast.Program) -> Query:
+    """What a query means, before anything is known about a model.
+
+    Raises `QueryError` with everything that is wrong, in the order of the text. What the language
+    has but this version does not build is such an error too, of the code ``not-yet``.
+    """
+    # The names of statistics live a floor up; they are looked up, never used, down here.
+    from hookql.statistics import STATISTICS
+
+    report = Report(program.source)
+    lets = Lets(report)
+    lets.define(program.statements)
+    kinds = Kinds(report, frozenset(lets.lets))
+    for value in lets.values():
+        # `let v = x` is right or wrong by what it is used for.
+        if not (isinstance(value, ast.Name) and value.id in names.VALUES):
+            kinds.kind(value)
+    reader = _Captures(report, lets, kinds, Specs(report, lets, STATISTICS))
+    captures = tuple(reader.read(s) for s in program.statements if isinstance(s, ast.Capture))
+    if not captures:
+        message = "nothing is captured: there is no `capture`"
+        report.error("no-capture", message, program.span)
+    lets.warn_unused()
+    warnings = report.warnings()
+    return Query(program.source, captures, format_program(program), warnings)
+
+
+@define
+class _Captures:
+    """Reads the captures of one query."""
+
+    report: Report
+    lets: Lets
+    kinds: Kinds
+    specs: Specs
+    taken: dict[str, set[str]] = field(factory=lambda: {"as": set(), "into": set()})
+
+    def read(self, capture: ast.Capture) -> CaptureSpec:
+        """One capture; where something is wrong it is reported and the rest is read."""
+        self._later(capture)
+        for site in capture.sites:
+            self._site(site)
+        alias = capture.alias
+        if alias is not None:
+            self._once("as", alias.id, alias.span, f"two captures are called `{alias.id}`")
+        return CaptureSpec(
+            self.specs.all(capture.statistics),
+            capture.sites,
+            capture.excepts,
+            self._where(capture.where),
+            self._pool(capture.pool),
+            alias.id if alias is not None else None,
+            self._into(capture.into),
+            format_statement(capture),
+            capture.span,
+        )
+
+    def _later(self, capture: ast.Capture) -> None:
+        """Refuse the clauses that are not built."""
+        if capture.by:
+            span = Span(capture.by[0].span.start, capture.by[-1].span.end)
+            self.report.not_yet("`by` is", span)
+        during = capture.during
+        if during is None:
+            return
+        if during.phase == "generate":
+            self.report.not_yet("`during generate` is", during.span)
+        elif during.phase != "prompt":
+            self.report.error(
+                "unknown-phase",
+                f"there is no phase `{during.phase}`",
+                during.span,
+                did_you_mean(during.phase, ("prompt", "generate")),
+                ("phases: prompt, generate(...)",),
+            )
+        elif during.arguments:
+            self.report.error("bad-argument", "`prompt` takes no arguments", during.span)
+
+    def _site(self, site: ast.Site) -> None:
+        if isinstance(site, ast.CanonicalSite):
+            self.report.not_yet(f"the canonical site `@{site.name}` is", site.span)
+        port = None if isinstance(site, ast.ModelSite) else site.port
+        if port is None or port.name in names.PORTS:
+            return
+        if port.name == "pattern":
+            self.report.not_yet("the port `:pattern` is", port.span)
+            return
+        self.report.error(
+            "unknown-port",
+            f"there is no port `:{port.name}`",
+            port.span,
+            did_you_mean(port.name, names.PORTS),
+            ("ports: :output, :output[1], :input, :input.NAME",),
+        )
+
+    def _where(self, where: ast.Expression | None) -> ast.Expression | None:
+        if where is None:
+            return None
+        expanded = self.lets.expand(where)
+        if expanded is not None:
+            self.kinds.predicate(expanded)
+        return expanded
+
+    def _pool(self, pool: tuple[ast.Name, ...]) -> frozenset[str]:
+        seen: set[str] = set()
+        for name in pool:
+            if name.id not in names.DIMENSIONS:
+                self.report.error(
+                    "unknown-dimension",
+                    f"`pool` takes no dimension `{name.id}`",
+                    name.span,
+                    did_you_mean(name.id, names.DIMENSIONS),
+                    (f"dimensions: {', '.join(names.DIMENSIONS)}",),
+                )
+            elif name.id in seen:
+                message = f"`{name.id}` is pooled already"
+                self.report.error("duplicate-dimension", message, name.span)
+            seen.add(name.id)
+        return frozenset(seen)
+
+    def _into(self, into: ast.String | None) -> str | None:
+        """A file below the working directory: a query cannot write just anywhere."""
+        if into is None:
+            return None
+        path = into.value
+        posix, windows = PurePosixPath(path), PureWindowsPath(path)
+        wrong = None
+        if not path.strip():
+            wrong = "is empty"
+        elif not path.isprintable():
+            wrong = "has characters that no file's name should have"
+        elif posix.is_absolute() or windows.drive or windows.root or path.startswith("~"):
+            wrong = "is not relative to the working directory"
+        elif ".." in (*posix.parts, *windows.parts):
+            wrong = "leads out of the working directory"
+        elif posix.suffix != ".nc":
+            wrong = "does not end in `.nc`"
+        if wrong is not None:
+            self.report.error("bad-file", f"this file's path {wrong}", into.span)
+        else:
+            file = str(posix)
+            self._once("into", file, into.span, f"two captures are written into `{file}`")
+        return path
+
+    def _once(self, clause: str, name: str, span: Span, message: str) -> None:
+        if name in self.taken[clause]:
+            code = "duplicate-capture" if clause == "as" else "duplicate-file"
+            self.report.error(code, message, span)
+        self.taken[clause].add(name)

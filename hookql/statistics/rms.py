@@ -1,0 +1,17 @@
+"""``rms``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hookql.statistics.core import statistic
+from hookql.statistics.squares import Squares
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@statistic("rms", key="squares", accumulator=Squares, cell_method="root_mean_square")
+def rms(state: Squares) -> Tensor:
+    """Root mean square, ``sqrt(sum(x ** 2) / n)``."""
+    return state.result().sqrt()
