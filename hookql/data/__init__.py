@@ -1,0 +1,1 @@
+"""Samples in, padded batches of token ids out."""

@@ -1,0 +1,141 @@
+"""The columns a predicate can ask of a token: one small registered function each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from attrs import frozen
+
+from hookql.data.batches import Batch
+from hookql.predicates.values import Values, everywhere
+
+Kind: TypeAlias = Literal["id", "number", "bool"]
+Read: TypeAlias = Callable[[Batch], Values]
+Extent: TypeAlias = Callable[[Batch], npt.NDArray[np.int64]]
+
+
+@frozen
+class Column:
+    """A column: its name, what its values are, how they are read from a batch.
+
+    ``extent`` (B, 1) is what ``last`` and negative numbers count from the end of, where they may.
+    """
+
+    name: str
+    kind: Kind
+    read: Read
+    extent: Extent | None = None
+
+
+COLUMNS: dict[str, Column] = {}
+
+
+def column(kind: Kind, extent: Extent | None = None) -> Callable[[Read], Read]:
+    """Register the function below as the column of its name."""
+
+    def register(read: Read) -> Read:
+        COLUMNS[read.__name__] = Column(read.__name__, kind, read, extent)
+        return read
+
+    return register
+
+
+def context_length(batch: Batch) -> npt.NDArray[np.int64]:
+    """Tokens in each context, int64 (B, 1)."""
+    return _count(batch.mask)
+
+
+def content_length(batch: Batch) -> npt.NDArray[np.int64]:
+    """Tokens in each context that are not special, int64 (B, 1)."""
+    return _count(batch.mask & ~batch.special)
+
+
+def _count(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    counts: npt.NDArray[np.int64] = flags.sum(axis=1, keepdims=True, dtype=np.int64)
+    return counts
+
+
+@column("id")
+def token(batch: Batch) -> Values:
+    """The token's id."""
+    return everywhere(batch.ids)
+
+
+@column("bool")
+def special(batch: Batch) -> Values:
+    """Whether the tokenizer added the token."""
+    return everywhere(batch.special)
+
+
+@column("number", extent=context_length)
+def position(batch: Batch) -> Values:
+    """Where the token stands in its context, from 0."""
+    return everywhere(np.arange(batch.ids.shape[1], dtype=np.int64)[np.newaxis])
+
+
+@column("number", extent=content_length)
+def content_position(batch: Batch) -> Values:
+    """Where the token stands among the context's tokens that are not special (there undefined)."""
+    content = batch.mask & ~batch.special
+    return Values(np.cumsum(content, axis=1, dtype=np.int64) - 1, content)
+
+
+@column("number")
+def length(batch: Batch) -> Values:
+    """The number of tokens in the context."""
+    return everywhere(context_length(batch))
+
+
+@column("number")
+def sample(batch: Batch) -> Values:
+    """The index of the token's sample in the data."""
+    return everywhere(batch.sample)
+
+
+@column("id")
+def prev(batch: Batch) -> Values:
+    """The id of the token before it in the context; undefined at the first."""
+    ids, defined = np.zeros_like(batch.ids), np.zeros_like(batch.mask)
+    ids[:, 1:] = batch.ids[:, :-1]
+    defined[:, 1:] = batch.mask[:, 1:]
+    return Values(ids, defined)
+
+
+@column("id")
+def next(batch: Batch) -> Values:
+    """The id of the token after it in the context; undefined at the last."""
+    ids, defined = np.zeros_like(batch.ids), np.zeros_like(batch.mask)
+    ids[:, :-1] = batch.ids[:, 1:]
+    defined[:, :-1] = batch.mask[:, 1:]
+    return Values(ids, defined)
+
+
+# --- random(rate, seed) -------------------------------------------------------------------------
+
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+def random(batch: Batch, rate: float, seed: int) -> Values:
+    """True for a fraction ``rate`` of the tokens, by hash of (seed, sample, chunk, position).
+
+    The same tokens whatever the batches, the order or the machine.
+    """
+    chunk = np.array([[context.chunk] for context in batch.contexts], dtype=np.int64)
+    place = np.arange(batch.ids.shape[1], dtype=np.int64)[np.newaxis]
+    state = _mix(np.full((1, 1), seed % 2**64, np.uint64))
+    for part in (batch.sample, chunk, place):
+        state = _mix(state ^ part.astype(np.uint64))
+    # The upper 53 bits, as the fraction of a double.
+    uniform = (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return everywhere(uniform < rate)
+
+
+def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """One step of splitmix64 (Steele, Lea and Flood 2014); arithmetic modulo 2**64."""
+    x = x + np.uint64(_GOLDEN)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
