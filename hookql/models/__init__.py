@@ -1,0 +1,1 @@
+"""Models: loading, path patterns, ports, the probe."""

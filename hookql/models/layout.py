@@ -1,0 +1,121 @@
+"""Layouts: which axis of a tensor is the batch, which the positions, and what the others are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import frozen
+from torch import Tensor
+
+from hookql.models.feed import Size
+
+
+@frozen
+class Misaligned:
+    """Why a tensor has no rows that follow the tokens."""
+
+    reason: str
+
+
+@frozen
+class Layout:
+    """How to read a tensor as one row for each (sample, position), sample-major.
+
+    ``batch`` and ``position`` are axis numbers. ``flat`` is the one axis that holds both. With
+    neither ``batch`` nor ``flat`` the tensor is the same for every sample and is repeated. With
+    ``batch`` alone every sample is one row.
+    """
+
+    batch: int | None
+    position: int | None
+    flat: int | None
+    axes: tuple[str, ...]  # names of the remaining axes, in order
+
+    def rows(self, tensor: Tensor, batch: int, positions: int) -> Tensor:
+        """The tensor as (batch * positions, *axes); a view wherever one exists."""
+        if self.flat is not None:
+            return tensor.movedim(self.flat, 0)
+        if self.position is None:
+            assert self.batch is not None
+            return tensor.movedim(self.batch, 0)
+        if self.batch is None:
+            moved = tensor.movedim(self.position, 0)
+            rest = moved.shape[moved.ndim - len(self.axes) :]
+            shared = moved.reshape(positions, *rest)
+            return shared.unsqueeze(0).expand(batch, *shared.shape).flatten(0, 1)
+        return tensor.movedim((self.batch, self.position), (0, 1)).flatten(0, 1)
+
+    def describe(self, shape: Sequence[int]) -> tuple[int | str, ...]:
+        """A shape with the names of the axes that vary in place of their sizes."""
+        names = {self.batch: "batch", self.position: "position", self.flat: "batch*position"}
+        return tuple(names.get(axis, size) for axis, size in enumerate(shape))
+
+
+def find_layout(
+    shapes: Sequence[tuple[int, ...]], sizes: Sequence[Size], heads: frozenset[int]
+) -> Layout | Misaligned:
+    """The layout of a tensor from its shapes in several runs and the sizes of their inputs."""
+    if len({len(shape) for shape in shapes}) > 1:
+        return Misaligned("its number of axes varies")
+    kinds = [_kind(sizes_of_axis, sizes) for sizes_of_axis in zip(*shapes, strict=True)]
+    batch = [i for i, kind in enumerate(kinds) if kind == "batch"]
+    position = [i for i, kind in enumerate(kinds) if kind == "position"]
+    flat = [i for i, kind in enumerate(kinds) if kind == "batch*position"]
+    rest = [i for i, kind in enumerate(kinds) if kind == "constant"]
+    if "decoder" in kinds:
+        return Misaligned(
+            "it follows the decoder's tokens, and sites of a decoder are not built yet"
+        )
+    if "other" in kinds:
+        return Misaligned("one of its axes follows neither samples nor tokens")
+    if len(position) > 1:
+        return Misaligned(
+            "two of its axes follow the tokens (attention patterns are not built yet)"
+        )
+    if len(batch) > 1:
+        return Misaligned("two of its axes follow the samples")
+    if flat and (batch or position or len(flat) > 1):
+        return Misaligned("its rows are more than the tokens")
+    varying = len({size.positions for size in sizes}) > 1
+    if not flat and not position and (varying or not batch):
+        return Misaligned("no axis follows the tokens")
+    if not flat and not position and (len(rest) > 1 or any(s.positions != 1 for s in sizes)):
+        return Misaligned("the position axis of these inputs cannot be told from its other axes")
+    if not flat and not batch:
+        # The same for every sample, as position embeddings are: an axis of one may stand in front.
+        rest = [i for i in rest if not (i < position[0] and shapes[0][i] == 1)]
+        if any(i < position[0] for i in rest):
+            return Misaligned("no axis follows the samples")
+    names = _names([shapes[0][i] for i in rest], heads)
+    return Layout(
+        batch[0] if batch else None,
+        position[0] if position else None,
+        flat[0] if flat else None,
+        names,
+    )
+
+
+def _kind(sizes_of_axis: tuple[int, ...], sizes: Sequence[Size]) -> str:
+    """Which of the varying sizes an axis follows through all runs."""
+    if len(set(sizes_of_axis)) == 1:
+        return "constant"
+    for kind, wanted in (
+        ("batch", [size.batch for size in sizes]),
+        ("position", [size.positions for size in sizes]),
+        ("batch*position", [size.batch * size.positions for size in sizes]),
+        ("decoder", [size.decoder for size in sizes]),
+        ("decoder", [size.batch * size.decoder for size in sizes]),
+    ):
+        if list(sizes_of_axis) == wanted:
+            return kind
+    return "other"
+
+
+def _names(sizes: Sequence[int], heads: frozenset[int]) -> tuple[str, ...]:
+    """Names of the axes of one row: the last is `feature`, one as large as the heads before it
+    is `head`, others are numbered."""
+    if not sizes:
+        return ()
+    if len(sizes) == 2 and sizes[0] in heads:
+        return ("head", "feature")
+    return (*(f"axis_{i}" for i in range(len(sizes) - 1)), "feature")

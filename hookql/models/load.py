@@ -1,0 +1,193 @@
+"""Loading a model, or taking one that is there: the same `Model` either way."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import torch
+from attrs import field, frozen
+from torch import nn
+
+from hookql.errors import Diagnostic, ModelError, UsageError, did_you_mean, listing
+from hookql.models.context import context_length
+from hookql.models.identity import Stamp, stamp
+from hookql.models.locate import locate
+from hookql.models.pretrained import class_of, load_config, load_tokenizer, load_weights, quiet
+
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@frozen(eq=False)
+class Model:
+    """A module ready to run, and what is known of it.
+
+    ``device`` is where inputs go; ``context`` how many tokens fit, None where the model sets no
+    limit; ``attn`` the attention implementation in use; ``revision`` the hub's commit.
+    """
+
+    module: nn.Module
+    tokenizer: Any
+    name: str
+    revision: str | None
+    class_name: str
+    dtype: str
+    device: torch.device
+    attn: str | None
+    context: int | None
+    is_encoder_decoder: bool
+    loaded: Stamp | None = field(default=None, repr=False)
+
+
+def load_model(
+    name: str = "demo",
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    device_map: Any = None,
+    attn: str | None = None,
+    trust_remote_code: bool = False,
+    tokenizer: Any = None,
+) -> Model:
+    """Load ``demo``, a folder, a ``.gguf`` file or a hub name, in eval mode.
+
+    ``tokenizer`` replaces the checkpoint's own. ``device="auto"`` is CUDA where there is one, else
+    the CPU: never MPS, which has no float64.
+
+    Raises:
+        UsageError: an option that is unknown or cannot be had here.
+        ModelError: whatever keeps the model from being loaded as its authors saved it.
+    """
+    place, number = _device(device), _dtype(dtype)
+    _check_attention(attn)
+    if device_map is not None and device != "auto":
+        message = "`--device` and `--device-map` both say where the model goes"
+        raise UsageError(Diagnostic("conflicting-options", message, help="give one of them"))
+    if device_map is not None and importlib.util.find_spec("accelerate") is None:
+        message = "a device map needs the package `accelerate`"
+        raise UsageError(
+            Diagnostic("missing-package", message, help="run `pip install accelerate`")
+        )
+    checkpoint = locate(name, revision)
+    with quiet():
+        config = load_config(checkpoint, name, trust_remote_code)
+        loader = class_of(config, name, trust_remote_code)
+        options: dict[str, Any] = {"dtype": number, **checkpoint.arguments}
+        if attn is not None:
+            options["attn_implementation"] = attn
+        if device_map is not None:
+            options["device_map"] = device_map
+        if not hasattr(loader, "config_class"):  # an AutoModel class
+            options["trust_remote_code"] = trust_remote_code
+        module = load_weights(loader, config, checkpoint, name, options)
+        if tokenizer is None and checkpoint.has_tokenizer:
+            tokenizer = load_tokenizer(checkpoint, name, trust_remote_code)
+    module.eval()
+    if device_map is None and (checkpoint.gguf or not _placed_already(module)):
+        try:
+            module.to(place)
+        except torch.cuda.OutOfMemoryError as error:
+            message = f"`{name}` does not fit into the memory of `{place}`"
+            help = "try `--dtype bfloat16`, `--device-map auto` or `--device cpu`"
+            raise ModelError(Diagnostic("out-of-memory", message, help=help)) from error
+    return _describe(module, tokenizer, name, checkpoint.commit, stamp(module))
+
+
+def wrap_model(module: nn.Module, tokenizer: Any = None, name: str | None = None) -> Model:
+    """Take a module from Python as it is: nothing is loaded, moved or switched to eval mode.
+
+    Raises:
+        ModelError: a module that hooks cannot observe (compiled, scripted, data parallel).
+    """
+    if not isinstance(module, nn.Module):
+        message = f"a model is a name or a torch module, not {type(module).__name__}"
+        raise ModelError(Diagnostic("not-a-model", message))
+    kind = type(module).__name__
+    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        message = f"{kind} copies the model, and its copies cannot be observed"
+        raise ModelError(Diagnostic("parallel-model", message, help="pass `model.module`"))
+    for part in module.modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            message = f"{kind} is compiled by TorchScript, which runs without hooks"
+            raise ModelError(Diagnostic("compiled-model", message, help="pass the module itself"))
+        if hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) is not None:
+            message = (
+                "the model is compiled: hooks that are added after `torch.compile` are ignored"
+            )
+            original = "pass the module that was given to `torch.compile`"
+            raise ModelError(Diagnostic("compiled-model", message, help=original))
+    return _describe(module, tokenizer, name or kind, None, None)
+
+
+def _describe(
+    module: nn.Module, tokenizer: Any, name: str, commit: str | None, loaded: Stamp | None
+) -> Model:
+    config = getattr(module, "config", None)
+    floating = (p.dtype for p in module.parameters() if p.is_floating_point())
+    return Model(
+        module=module,
+        tokenizer=tokenizer,
+        name=name,
+        revision=commit,
+        class_name=type(module).__name__,
+        dtype=str(next(floating, torch.get_default_dtype())).removeprefix("torch."),
+        device=_input_device(module),
+        attn=getattr(config, "_attn_implementation", None),
+        context=context_length(module, tokenizer),
+        is_encoder_decoder=getattr(config, "is_encoder_decoder", False) is True,
+        loaded=loaded,
+    )
+
+
+def _input_device(module: nn.Module) -> torch.device:
+    """Where inputs go: the first parameter's device, or that of a module split over several."""
+    devices = (p.device for p in module.parameters() if p.device.type != "meta")
+    return next(devices, torch.device("cpu"))
+
+
+# --- options --------------------------------------------------------------------------------------
+
+
+def _dtype(dtype: str) -> torch.dtype | str:
+    if dtype not in _DTYPES:
+        raise _usage("unknown-dtype", f"unknown dtype `{dtype}`", dtype, _DTYPES)
+    return "auto" if dtype == "auto" else getattr(torch, dtype)
+
+
+def _device(device: str) -> torch.device:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        return torch.device("cuda" if count else "cpu")
+    known = ("auto", "cpu", "cuda", "cuda:0")
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise _usage("unknown-device", f"unknown device `{device}`", device, known) from None
+    if place.type not in {"cpu", "cuda"}:
+        raise _usage("unknown-device", f"the device `{device}` is not supported", device, known)
+    if place.type == "cuda" and (place.index or 0) >= count:
+        here = "no CUDA device" if not count else f"only cuda:0 to cuda:{count - 1}"
+        raise UsageError(Diagnostic("no-such-device", f"`{device}`: there is {here} here"))
+    return place
+
+
+def _check_attention(attn: str | None) -> None:
+    if attn is None:
+        return
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    known = ["eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()]
+    if attn not in known:
+        message = f"unknown attention implementation `{attn}`"
+        raise _usage("unknown-attention", message, attn, sorted(known))
+
+
+def _usage(code: str, message: str, word: str, known: Any) -> UsageError:
+    notes = (f"known: {listing(list(known))}",)
+    return UsageError(Diagnostic(code, message, help=did_you_mean(word, known), notes=notes))
+
+
+def _placed_already(module: nn.Module) -> bool:
+    """Quantised modules are placed by their quantiser and refuse to be moved."""
+    return getattr(module, "quantization_method", None) is not None
