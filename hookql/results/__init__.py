@@ -1,0 +1,1 @@
+"""Labelled results: trees, files, tables."""

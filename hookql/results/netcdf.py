@@ -1,0 +1,107 @@
+"""Results as NetCDF files: written whole or not at all, read back as they were."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+import xarray
+
+from hookql.errors import Diagnostic, HookQLError, UsageError
+
+
+def check_target(path: str | Path, *, overwrite: bool = False) -> None:
+    """Raise UsageError unless a result could be saved there; better before a run than after it."""
+    path = Path(path)
+    folder = path.resolve().parent
+    if path.is_dir():
+        raise _usage("not-a-file", f"`{path}` is a folder")
+    if path.exists() and not path.is_file():
+        raise _usage("not-a-file", f"`{path}` is not a regular file")
+    if path.exists() and not overwrite:
+        advice = "give another name, or allow it to be overwritten"
+        raise _usage("file-exists", f"`{path}` exists already", advice)
+    if not folder.is_dir():
+        raise _usage("no-such-folder", f"there is no folder `{path.parent}` to write `{path}` in")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise _usage("not-writable", f"the folder `{path.parent}` cannot be written to")
+
+
+def save(tree: xarray.DataTree, path: str | Path, overwrite: bool = False) -> None:
+    """Write a tree to a NetCDF-4 file, uncompressed, under a temporary name until it is whole.
+
+    Whatever happens meanwhile, a file that was there stays as it was and no temporary file is left.
+    Raises UsageError where `check_target` does, HookQLError if writing fails (a full disk).
+    """
+    check_target(path, overwrite=overwrite)
+    target = Path(path).resolve()  # so that a link stays one, to the new file
+    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.tmp")
+    try:
+        _plain(tree).to_netcdf(
+            temporary, engine="netcdf4", format="NETCDF4", encoding=_unfilled(tree)
+        )
+        _sync(temporary)
+        check_target(path, overwrite=overwrite)
+        if target.exists():
+            shutil.copymode(target, temporary)
+        os.replace(temporary, target)
+    except (OSError, RuntimeError) as error:  # netCDF's own errors are RuntimeErrors
+        reason = getattr(error, "strerror", None) or str(error)
+        message = f"cannot write `{path}`: {reason}"
+        raise HookQLError(Diagnostic("cannot-write", message)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: str | Path) -> xarray.DataTree:
+    """A saved tree, wholly in memory, its file closed again.
+
+    Raises UsageError for a file that is missing, no NetCDF or not written by HookQL.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise _usage("no-such-file", f"there is no file `{path}`")
+    try:
+        with xarray.open_datatree(path, engine="netcdf4") as tree:
+            tree.load()
+    except PermissionError as error:
+        raise _usage("cannot-read", f"`{path}` may not be read") from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise _usage("not-netcdf", f"`{path}` is not a whole NetCDF file") from error
+    if "hookql_version" not in tree.attrs:
+        raise _usage(
+            "not-hookql",
+            f"`{path}` is a NetCDF file, but not one that HookQL wrote",
+            "open it with xarray.open_dataset",
+        )
+    return _plain(tree)
+
+
+def _plain(tree: xarray.DataTree) -> xarray.DataTree:
+    """The tree without what xarray remembers of the file it came from."""
+    plain: xarray.DataTree = tree.map_over_datasets(lambda data: data.drop_encoding())
+    return plain
+
+
+def _unfilled(tree: xarray.DataTree) -> dict[str, dict[str, dict[str, None]]]:
+    """An encoding without fill values, for every number is there and NaN means NaN."""
+    return {
+        node.path: {
+            str(name): {"_FillValue": None}
+            for name, values in node.to_dataset(inherit=False).variables.items()
+            if values.dtype.kind == "f"
+        }
+        for node in tree.subtree
+    }
+
+
+def _sync(path: Path) -> None:
+    """Have the file on the disk before it takes the place of another."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _usage(code: str, message: str, advice: str | None = None) -> UsageError:
+    return UsageError(Diagnostic(code, message, help=advice))

@@ -1,0 +1,163 @@
+"""The labelled tree: a child for each capture, and in it a dataset for each role."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray
+from attrs import frozen
+
+from hookql.errors import Diagnostic, QueryError
+from hookql.results.attributes import clean
+from hookql.results.dataset import dataset, site_shape
+
+if TYPE_CHECKING:
+    from hookql.language.query import StatisticSpec
+
+CONVENTIONS = "CF-1.11"
+# What a dataset calls its own parts; no statistic's variable can be called so.
+DIMENSIONS = "layer call head feature position key sample obs top bin quantile"
+RESERVED = frozenset(
+    {
+        *DIMENSIONS.split(" "),
+        "module",
+        "nonfinite",
+        "first_nonfinite_sample",
+        "first_nonfinite_position",
+    }
+)
+
+
+@frozen(eq=False)
+class SiteResult:
+    """The numbers of one hook point, or of the layers of one role pooled.
+
+    ``module`` is a full name, or those of all pooled layers, whose ``layer`` is None. ``variables``
+    have shape (calls, *axes) if calls > 1 and else axes, or () for one number; ``axes`` are the
+    names of what is left after pooling. ``first_nonfinite`` is a (sample, position).
+    """
+
+    module: str | tuple[str, ...]
+    layer: int | None
+    role: str
+    calls: int
+    axes: tuple[str, ...]
+    count: int
+    variables: Mapping[str, np.ndarray[Any, Any]]
+    nonfinite: int = 0
+    first_nonfinite: tuple[int, int] | None = None
+
+
+@frozen(eq=False)
+class CaptureResult:
+    """The numbers of one capture; ``text`` is its canonical text, ``pool`` what it pools."""
+
+    name: str
+    text: str
+    statistics: Sequence[StatisticSpec]
+    sites: Sequence[SiteResult]
+    attributes: Mapping[str, object]
+    pool: Collection[str] = ()
+
+
+def build_tree(
+    captures: Sequence[CaptureResult], attributes: Mapping[str, object]
+) -> xarray.DataTree:
+    """The results as a tree, ``/capture/role``; one capture of one role stands at the root itself.
+
+    ``attributes`` go on the root; each capture's node has its ``query`` and attributes of its own.
+    Where both meet at the root, the root's ``query`` stays and the capture's is ``capture_query``.
+    Raises QueryError where a variable would take a reserved name.
+    """
+    _check_names(captures)
+    top = {"Conventions": CONVENTIONS, **clean(attributes)}
+    names = _unique([_node_name(capture.name) for capture in captures])
+    nodes = dict(zip(names, map(_datasets, captures), strict=True))
+    if len(nodes) == 1 and len(next(iter(nodes.values()))) == 1:
+        (capture,) = captures
+        (data,) = nodes[names[0]].values()
+        own = clean({"capture": names[0], "capture_query": capture.text, **capture.attributes})
+        return xarray.DataTree(data.assign_attrs({**own, **data.attrs, **top}))
+    tree = {"/": xarray.Dataset(attrs=top)}
+    for capture, (name, roles) in zip(captures, nodes.items(), strict=True):
+        own = clean({"query": capture.text, **capture.attributes})
+        tree[f"/{name}"] = xarray.Dataset(attrs=own)
+        for role, data in roles.items():
+            tree[f"/{name}/{role}"] = data
+    return xarray.DataTree.from_dict(tree)
+
+
+def _check_names(captures: Sequence[CaptureResult]) -> None:
+    wrong = [
+        Diagnostic(
+            "reserved-name",
+            f"`{spec.variable}` is the name of another part of the result",
+            span=spec.span,
+            help="name the statistic otherwise with `as`",
+        )
+        for capture in captures
+        for spec in capture.statistics
+        if spec.variable in RESERVED or (spec.variable == "count" and spec.name != "count")
+    ]
+    if wrong:
+        raise QueryError(wrong)
+
+
+def _datasets(capture: CaptureResult) -> dict[str, xarray.Dataset]:
+    """A dataset for each role by its node's name; a role whose sites differ in shape is split."""
+    roles: dict[str, list[SiteResult]] = {}
+    for site in capture.sites:
+        roles.setdefault(site.role, []).append(site)
+    parts = [
+        (_node_name(role or "model") + suffix, sites)
+        for role, members in roles.items()
+        for suffix, sites in _split(members)
+    ]
+    names = _unique([name for name, _ in parts])
+    return {name: dataset(capture, sites) for name, (_, sites) in zip(names, parts, strict=True)}
+
+
+def _split(sites: Sequence[SiteResult]) -> list[tuple[str, list[SiteResult]]]:
+    """Sites of one role as groups that share a shape, each with the suffix that tells it apart.
+
+    Sites differ by having a layer, by the names and sizes of their axes and by the number of calls;
+    the suffix names what differs, as in ``__768``. Two sites of one layer stand apart too.
+    """
+    groups: dict[tuple[str, ...], list[SiteResult]] = {}
+    for site in sites:
+        kind = (
+            "single" if site.layer is None else "layers",
+            "_".join(site.axes),
+            "x".join(map(str, site_shape(site))),
+            f"{site.calls}calls",
+        )
+        copy = 1
+        while any(site.layer == other.layer for other in groups.get((*kind, str(copy)), ())):
+            copy += 1
+        groups.setdefault((*kind, str(copy)), []).append(site)
+    differing = [len(set(column)) > 1 for column in zip(*groups, strict=True)]
+    return [
+        ("".join(f"__{k}" for k, differs in zip(kind, differing, strict=True) if differs), members)
+        for kind, members in groups.items()
+    ]
+
+
+def _node_name(name: str) -> str:
+    """A name that a NetCDF group can have: no slash, nothing invisible, not empty."""
+    visible = "".join(c if c.isprintable() and c != "/" else "_" for c in name).strip()
+    return re.sub(r"^(?=[^\w])", "_", visible) or "_"
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """The names, those that were there before with ``__2``, ``__3`` behind them."""
+    unique: list[str] = []
+    for name in names:
+        number, free = 1, name
+        while free in unique:
+            number += 1
+            free = f"{name}__{number}"
+        unique.append(free)
+    return unique
