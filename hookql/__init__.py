@@ -1,0 +1,35 @@
+"""HookQL: a query language for looking inside neural networks.
+
+>>> import hookql
+>>> result = hookql.run("capture mean, std from transformer.h[0:6].attn where token != pad")
+>>> dict(result["mean"].sizes)
+{'layer': 6, 'feature': 128}
+"""
+
+from hookql.api import HookQLWarning, check, explain, load, run
+from hookql.errors import (
+    DataError,
+    Diagnostic,
+    HookQLError,
+    ModelError,
+    QueryError,
+    Span,
+    UsageError,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DataError",
+    "Diagnostic",
+    "HookQLError",
+    "HookQLWarning",
+    "ModelError",
+    "QueryError",
+    "Span",
+    "UsageError",
+    "check",
+    "explain",
+    "load",
+    "run",
+]

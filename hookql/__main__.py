@@ -1,0 +1,7 @@
+"""`python -m hookql` is `hookql`."""
+
+import sys
+
+from hookql.cli import main
+
+sys.exit(main())

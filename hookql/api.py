@@ -1,0 +1,152 @@
+"""The Python face: `run`, `check`, `explain`, `load`. The command line is built on the same."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from hookql.errors import Diagnostic, UsageError
+from hookql.language.parser import parse
+from hookql.language.query import Query
+from hookql.language.resolve import resolve
+from hookql.options import ModelOptions, RunOptions
+
+if TYPE_CHECKING:
+    import torch
+    import xarray
+
+    from hookql.models.load import Model
+
+
+class HookQLWarning(UserWarning):
+    """Something in a run that the user should look at; the run went on."""
+
+
+def run(
+    query: str | Path | Query,
+    *,
+    model: str | Path | torch.nn.Module | Model = "demo",
+    data: Any = None,
+    texts: Sequence[str] = (),
+    inputs: Mapping[str, torch.Tensor] | None = None,
+    tokenizer: Any = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    progress: bool | None = None,
+    **options: Unpack[RunOptions],
+) -> xarray.DataTree:
+    """Run a query's model over data and return what it asks for, labelled.
+
+    Args:
+        query: the query's text, a ``.hq`` file, or a resolved `Query`.
+        model: ``demo``, a hub name, a folder, a ``.gguf`` file, a torch module, or a `Model`.
+        data: a file (.txt, .jsonl, .csv, .parquet), a data set's folder or name, a list of texts
+            or of dictionaries, or a ``datasets.Dataset``. The demo model has a text of its own.
+        texts: samples given directly.
+        inputs: model inputs given directly: tensors whose first axis is the samples.
+        tokenizer: the tokenizer of a module; a model given by name brings its own.
+        output: a NetCDF file to write as well. ``into`` clauses are written beside it.
+        overwrite: whether existing files may be replaced.
+        progress: show a progress bar on stderr; None: where stderr is a terminal.
+        **options: of the data ``column``, ``split``, ``limit``, ``max_length``, ``overflow``
+            (split | truncate | pack | error); of the run ``batch_size``, ``tokens_per_batch``;
+            and for a model given by name ``revision``, ``dtype``, ``device``, ``device_map``,
+            ``attn``, ``trust_remote_code``.
+
+    Returns:
+        A DataTree as docs/results.md describes. With one capture of one role its variables stand
+        at the root: ``run(...)["mean"].sel(layer=3)``.
+
+    Raises:
+        HookQLError: with diagnostics. QueryError if the query is wrong, UsageError an option,
+            DataError the data, ModelError the model.
+    """
+    from hookql.execute import execute
+
+    finished = execute(
+        parse_query(query),
+        model=model,
+        data=data,
+        texts=texts,
+        inputs=inputs,
+        tokenizer=tokenizer,
+        output=None if output is None else Path(output),
+        overwrite=overwrite,
+        progress=progress,
+        options=options,
+    )
+    for warning in finished.warnings:
+        warnings.warn(str(warning), HookQLWarning, stacklevel=2)
+    return finished.tree
+
+
+def check(
+    query: str | Path | Query,
+    *,
+    model: str | Path | torch.nn.Module | Model | None = None,
+    tokenizer: Any = None,
+    **options: Unpack[ModelOptions],
+) -> Query:
+    """Check a query's syntax and names and, with a model, what its sites and literals bind to.
+
+    Returns the resolved query. Raises QueryError with everything that is wrong.
+    """
+    resolved = parse_query(query)
+    if model is not None:
+        from hookql.execute import plan_for
+
+        plan_for(resolved, model, tokenizer, options)
+    return resolved
+
+
+def explain(
+    query: str | Path | Query,
+    *,
+    model: str | Path | torch.nn.Module | Model = "demo",
+    tokenizer: Any = None,
+    format: str = "text",
+    **options: Unpack[ModelOptions],
+) -> str:
+    """What running a query would do, as ``text``, ``json`` or ``mermaid``; no data is run."""
+    from hookql.execute import plan_for
+    from hookql.explain import FORMATS
+
+    if format not in FORMATS:
+        notes = (f"formats: {', '.join(FORMATS)}",)
+        raise UsageError(Diagnostic("unknown-format", f"unknown format `{format}`", notes=notes))
+    return FORMATS[format](plan_for(parse_query(query), model, tokenizer, options))
+
+
+def load(path: str | Path) -> xarray.DataTree:
+    """A result that `run` or the command line has written. Raises UsageError if it is none."""
+    from hookql.results.netcdf import load as read
+
+    return read(Path(path))
+
+
+def parse_query(query: str | Path | Query) -> Query:
+    """A query's meaning, from its text, a ``.hq`` file or an already resolved one.
+
+    A string is a file's name if it ends in ``.hq`` and is one line. Raises QueryError with every
+    error of the query, UsageError for a file that cannot be read.
+    """
+    if isinstance(query, Query):
+        return query
+    if isinstance(query, Path) or (query.strip().endswith(".hq") and "\n" not in query.strip()):
+        return resolve(parse(read_query_file(Path(query)), str(query)))
+    return resolve(parse(query))
+
+
+def read_query_file(path: Path) -> str:
+    """The text of a query file. Raises UsageError where it cannot be read."""
+    try:
+        # newline="": a caret counts the characters that stand in the file.
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return file.read()
+    except UnicodeDecodeError:
+        message = f"`{path}` is not a text file in UTF-8"
+    except OSError as error:
+        message = f"cannot read the query file `{path}`: {error.strerror or error}"
+    raise UsageError(Diagnostic("query-file", message))

@@ -1,0 +1,311 @@
+"""The command line: `hookql run | check | explain | modules | fmt | show`.
+
+Nothing here imports torch before a command needs it, so that `--help`, `fmt` and `check` answer at
+once. Exit codes: 0 done, 1 failed, 2 the query or the usage is wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hookql
+from hookql.api import check, explain, parse_query, read_query_file
+from hookql.errors import Diagnostic, HookQLError, UsageError
+from hookql.language.query import Query
+from hookql.options import ModelOptions, RunOptions
+
+_EXAMPLES = """\
+examples:
+  hookql run examples/first.hq                         the demo model on its own text
+  hookql run -q 'capture mean, std from h[*].mlp' --model gpt2 --data texts.jsonl -o mlp.nc
+  hookql modules --model gpt2 'h[0].**'                what there is to capture
+  hookql explain examples/first.hq --model gpt2        what a run would do
+  hookql show mlp.nc                                   a result, as tables
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except HookQLError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hookql",
+        description="A query language for looking inside neural networks.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"hookql {hookql.__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    run = _command(commands, "run", _run, "run a query over data and save what it asks for")
+    _add_query(run)
+    _add_model(run)
+    _add_data(run)
+    _add_output(run)
+
+    checks = _command(commands, "check", _check, "check a query's syntax and names")
+    _add_query(checks)
+    _add_model(checks, default=None)
+
+    explains = _command(commands, "explain", _explain, "say what a run would do; runs no data")
+    _add_query(explains)
+    _add_model(explains)
+    explains.add_argument("--format", choices=("text", "json", "mermaid"), default="text")
+
+    modules = _command(
+        commands, "modules", _modules, "list a model's modules and how to write them"
+    )
+    modules.add_argument("pattern", nargs="?", help="only modules that match, e.g. 'h[0].**'")
+    _add_model(modules)
+
+    fmt = _command(commands, "fmt", _fmt, "print a query in its canonical layout")
+    fmt.add_argument("files", nargs="+", metavar="FILE", help="query files, or - for stdin")
+    action = fmt.add_mutually_exclusive_group()
+    action.add_argument("-w", "--write", action="store_true", help="rewrite the files in place")
+    action.add_argument("--check", action="store_true", help="exit 1 if a file would change")
+
+    show = _command(commands, "show", _show, "summarise a result file")
+    show.add_argument("file", metavar="FILE.nc", help="a file that `hookql run` has written")
+    return parser
+
+
+def _command(commands: Any, name: str, command: Any, help: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=help, description=help)
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _add_query(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("query")
+    group.add_argument("file", nargs="?", metavar="QUERY.hq", help="a query file, or - for stdin")
+    group.add_argument("-q", "--query", metavar="TEXT", help="the query itself")
+
+
+def _add_model(parser: argparse.ArgumentParser, default: str | None = "demo") -> None:
+    group = parser.add_argument_group("model")
+    said = "default: demo" if default else "default: none, so that nothing is loaded"
+    add = group.add_argument
+    add(
+        "--model",
+        default=default,
+        metavar="MODEL",
+        help=f"a hub name, a folder, a .gguf file or demo ({said})",
+    )
+    add("--revision", help="a branch, tag or commit of a hub model")
+    add("--dtype", help="auto (as stored, the default), float32, bfloat16 or float16")
+    add("--device", help="auto (the default), cpu, cuda or cuda:N")
+    add("--device-map", help="how transformers spreads the model, e.g. auto (needs accelerate)")
+    add("--attn", metavar="KIND", help="attention implementation: eager, sdpa, ...")
+    add(
+        "--trust-remote-code",
+        action="store_true",
+        help="run Python code that comes with the model; never done otherwise",
+    )
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("data")
+    add = group.add_argument
+    add(
+        "--data",
+        metavar="DATA",
+        help="a .txt (a sample a line), .jsonl, .csv or .parquet file, a data set's folder or "
+        "name, or - for stdin; the demo model has a text of its own",
+    )
+    add("--text", action="append", default=[], metavar="TEXT", help="a sample; may be repeated")
+    add("--column", help="the column that holds the text (default: text, or the only one)")
+    add("--split", help="the split of a data set")
+    add("--limit", type=int, metavar="N", help="run only the first N samples")
+    add("--max-length", type=int, metavar="N", help="tokens a context (default: the model's)")
+    add(
+        "--overflow",
+        choices=("split", "truncate", "pack", "error"),
+        help="what becomes of longer samples (default: split, no overlap); pack fills contexts "
+        "from successive samples",
+    )
+    add("--batch-size", type=int, metavar="N", help="at most N samples a batch")
+    add("--tokens-per-batch", type=int, metavar="N", help="at most N tokens a batch, with padding")
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("output")
+    add = group.add_argument
+    add(
+        "-o",
+        "--output",
+        metavar="FILE.nc",
+        help="the result file (default: the query file's name with .nc, in this folder)",
+    )
+    add("--overwrite", action="store_true", help="replace files that exist")
+    add("--quiet", action="store_true", help="no progress, no table")
+
+
+def _run(options: argparse.Namespace) -> int:
+    query = _query(options)
+    from hookql.execute import execute
+    from hookql.results.table import render
+
+    output = Path(options.output) if options.output else _default_output(options)
+    finished = execute(
+        query,
+        model=options.model,
+        data=options.data,
+        texts=options.text,
+        output=output,
+        overwrite=options.overwrite,
+        progress=False if options.quiet else None,
+        options=_run_options(options),
+    )
+    _warn(finished.warnings)
+    if not options.quiet:
+        print(render(finished.tree))
+        for path in finished.written:
+            print(f"written: {path}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    query = check(_query(options), model=options.model, **_model_options(options))
+    _warn(query.warnings)
+    count = len(query.captures)
+    bound = f", and binds to {options.model}" if options.model else ""
+    print(f"{query.source.name}: {count} capture{'' if count == 1 else 's'}, no errors{bound}")
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    query = _query(options)
+    _warn(query.warnings)
+    text = explain(query, model=options.model, format=options.format, **_model_options(options))
+    print(text, end="")
+    return 0
+
+
+def _modules(options: argparse.Namespace) -> int:
+    from hookql.execute import get_model
+    from hookql.models.tree import render_modules
+
+    model = get_model(options.model, None, _model_options(options))
+    print(render_modules(model, options.pattern), end="")
+    return 0
+
+
+def _fmt(options: argparse.Namespace) -> int:
+    from hookql.language.formatter import format_text
+
+    changed = False
+    errors: list[Diagnostic] = []
+    for name in options.files:
+        try:
+            before = _stdin() if name == "-" else read_query_file(Path(name))
+            after = format_text(before, "<stdin>" if name == "-" else name)
+        except HookQLError as error:
+            errors += error.diagnostics
+            continue
+        changed |= before != after
+        if options.check:
+            if before != after:
+                print(f"would reformat {name}")
+        elif options.write and name != "-":
+            if before != after:
+                Path(name).write_text(after, encoding="utf-8", newline="\n")
+                print(f"reformatted {name}")
+        else:
+            print(after, end="")
+    if errors:
+        raise UsageError(errors)
+    return 1 if options.check and changed else 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    from hookql.results.table import summary
+
+    print(summary(hookql.load(options.file)))
+    return 0
+
+
+def _query(options: argparse.Namespace) -> Query:
+    """The query of a command: exactly one of a file, stdin and --query."""
+    if (options.file is None) == (options.query is None):
+        message = "give a query file or `--query`, and not both"
+        advice = "hookql run -q 'capture mean from transformer.h[*].attn'"
+        raise UsageError(Diagnostic("no-query", message, help=advice))
+    if options.query is not None:
+        return _resolved(options.query, "<query>")
+    if options.file == "-":
+        return _resolved(_stdin(), "<stdin>")
+    return parse_query(Path(options.file))
+
+
+def _resolved(text: str, name: str) -> Query:
+    from hookql.language.parser import parse
+    from hookql.language.resolve import resolve
+
+    return resolve(parse(text, name))
+
+
+def _stdin() -> str:
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        message = "what comes in on stdin is not text in UTF-8"
+        raise UsageError(Diagnostic("query-file", message)) from None
+
+
+def _default_output(options: argparse.Namespace) -> Path:
+    """`first.nc` for `queries/first.hq`, in the current folder."""
+    named = options.file is not None and options.file != "-"
+    return Path(Path(options.file).stem + ".nc") if named else Path("result.nc")
+
+
+def _model_options(options: argparse.Namespace) -> ModelOptions:
+    return ModelOptions(
+        revision=options.revision,
+        dtype=options.dtype,
+        device=options.device,
+        device_map=options.device_map,
+        attn=options.attn,
+        trust_remote_code=options.trust_remote_code,
+    )
+
+
+def _run_options(options: argparse.Namespace) -> RunOptions:
+    return RunOptions(
+        **_model_options(options),
+        column=options.column,
+        split=options.split,
+        limit=options.limit,
+        max_length=options.max_length,
+        overflow=options.overflow,
+        batch_size=options.batch_size,
+        tokens_per_batch=options.tokens_per_batch,
+    )
+
+
+def _warn(warnings: Sequence[Diagnostic]) -> None:
+    for warning in warnings:
+        print(warning, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""One run from end to end: model, data, plan, passes, result, files. Both faces call this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import xarray
+from attrs import frozen
+
+from hookql.engines.local import Outcome
+from hookql.engines.local import run as run_local
+from hookql.errors import Diagnostic, UsageError
+from hookql.language.query import Query
+from hookql.models.feed import TokenFeed
+from hookql.models.identity import model_identity
+from hookql.models.load import Model, load_model, wrap_model
+from hookql.options import ModelOptions, RunOptions, check_options, model_options
+from hookql.plan import Plan, bind
+from hookql.progress import progress as progress_bar
+from hookql.results.collect import collect
+from hookql.results.outputs import plan_outputs
+from hookql.results.provenance import provenance
+from hookql.results.tree import build_tree
+from hookql.source import Source, open_source
+
+AnyModel = str | Path | torch.nn.Module | Model
+
+
+@frozen(eq=False)
+class Finished:
+    """A run's result, with what the command line says about it."""
+
+    tree: xarray.DataTree
+    plan: Plan
+    written: tuple[Path, ...]
+    warnings: tuple[Diagnostic, ...]
+
+
+def execute(
+    query: Query,
+    *,
+    model: AnyModel,
+    data: Any = None,
+    texts: Sequence[str] = (),
+    inputs: Mapping[str, torch.Tensor] | None = None,
+    tokenizer: Any = None,
+    output: Path | None = None,
+    overwrite: bool = False,
+    progress: bool | None = None,
+    options: RunOptions,
+) -> Finished:
+    """Run a query; see `hookql.run` for what the arguments mean and what is raised."""
+    check_options(options)
+    outputs = plan_outputs(query, output, overwrite)
+    loaded = get_model(model, tokenizer, options)
+    source = open_source(loaded, data, texts, inputs, options)
+    plan = bind(query, loaded, source.feed, source.columns)
+    started = datetime.now(UTC)
+    with progress_bar(source.total, show=progress) as tick:
+        outcome = run_local(plan, source.work(plan), width=source.width, tick=tick)
+    attributes = _attributes(plan, outcome, source, started)
+    results = collect(plan, outcome)
+    tree = build_tree(results, attributes)
+    rest = [r for r, path in zip(results, outputs.into, strict=True) if path is None]
+    remaining = build_tree(rest, attributes) if rest else None
+    written = outputs.write(results, attributes, remaining)
+    warnings = (*plan.warnings, *_warnings(plan, outcome, source))
+    return Finished(tree, plan, written, warnings)
+
+
+def get_model(model: AnyModel, tokenizer: Any, options: ModelOptions) -> Model:
+    """The model that a name, a module or a `Model` stands for."""
+    given = model_options(options)
+    if isinstance(model, str | Path):
+        return load_model(str(model), **given)
+    if given:
+        message = f"`{next(iter(given))}` only goes with a model that HookQL loads by name"
+        raise UsageError(Diagnostic("model-option", message))
+    return model if isinstance(model, Model) else wrap_model(model, tokenizer)
+
+
+def plan_for(query: Query, model: AnyModel, tokenizer: Any, options: ModelOptions) -> Plan:
+    """The plan of a query for a model, bound without data."""
+    check_options(options)
+    loaded = get_model(model, tokenizer, options)
+    return bind(query, loaded, TokenFeed(loaded))
+
+
+def _attributes(
+    plan: Plan, outcome: Outcome, source: Source, started: datetime
+) -> dict[str, str | int | float]:
+    model = plan.model
+    return provenance(
+        query=plan.query.source.text,
+        canonical=plan.query.canonical,
+        model=model.name,
+        model_class=model.class_name,
+        revision=model.revision,
+        weights=model_identity(model),
+        dtype=model.dtype,
+        attention=model.attn,
+        device=str(model.device),
+        tokenizer=_tokenizer_name(model.tokenizer),
+        data=source.facts(),
+        tokens_run=outcome.tokens,
+        tokens_padding=outcome.padding,
+        tokens_skipped=outcome.skipped,
+        batches=outcome.batches,
+        share=plan.share,
+        seconds=outcome.seconds,
+        started=started,
+        ended=datetime.now(UTC),
+    )
+
+
+def _tokenizer_name(tokenizer: Any) -> str:
+    if tokenizer is None:
+        return "none"
+    size = len(tokenizer) if hasattr(tokenizer, "__len__") else "?"
+    return f"{type(tokenizer).__name__} ({size} tokens)"
+
+
+def _warnings(plan: Plan, outcome: Outcome, source: Source) -> list[Diagnostic]:
+    """What a user should look at in a finished run."""
+    found = []
+    for capture in plan.captures:
+        if not outcome.kept[capture.mask]:
+            message = f"`{capture.name}` kept no token: its numbers are NaN"
+            undefined = outcome.undefined[capture.mask]
+            why = f" (its `where` is undefined at {undefined:,} tokens)" if undefined else ""
+            found.append(_warning("empty-selection", message + why))
+    for point, detector in outcome.detectors.items():
+        for faults in detector.nonfinite.values():
+            if faults.first is not None:
+                sample, position = outcome.place(faults.first)
+                message = f"`{point}` has {faults.count:,} NaN or infinite values"
+                where = f"the first in sample {sample} at position {position}"
+                found.append(_warning("non-finite", f"{message}, {where}"))
+    facts = source.facts()
+    for name, said in (
+        ("tokens_dropped", "tokens were cut off by --overflow truncate"),
+        ("samples_empty", "samples were empty and were not run"),
+        ("samples_split", "samples were longer than the context and were split"),
+    ):
+        if facts.get(name):
+            found.append(_warning(name.replace("_", "-"), f"{facts[name]:,} {said}"))
+    return found
+
+
+def _warning(code: str, message: str) -> Diagnostic:
+    return Diagnostic(code, message, severity="warning")
