@@ -1,1 +1,1 @@
-"""The grammar of the query language, `hookql.lark`, shipped inside the wheel as `hookql.grammar`."""
+"""The grammar of the query language, `hookql.lark`, shipped in the wheel as `hookql.grammar`."""

@@ -16,7 +16,6 @@ from hookql.engines.local import run as run_local
 from hookql.errors import Diagnostic, UsageError
 from hookql.language.query import Query
 from hookql.models.feed import TokenFeed
-from hookql.models.identity import model_identity
 from hookql.models.load import Model, load_model, wrap_model
 from hookql.options import ModelOptions, RunOptions, check_options, model_options
 from hookql.plan import Plan, bind
@@ -100,7 +99,7 @@ def _attributes(
         model=model.name,
         model_class=model.class_name,
         revision=model.revision,
-        weights=model_identity(model),
+        weights=model.identity(),
         dtype=model.dtype,
         attention=model.attn,
         device=str(model.device),

@@ -5,30 +5,18 @@ from __future__ import annotations
 import hashlib
 import weakref
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from hookql.errors import Diagnostic, ModelError
 
-if TYPE_CHECKING:
-    from hookql.models.load import Model
-
 # Where each tensor lies and how often it was written in place: cheap to take, equal while
 # nothing was touched.
 Stamp: TypeAlias = tuple[tuple[str, int, int], ...]
 
 _KNOWN: weakref.WeakKeyDictionary[nn.Module, tuple[Stamp, str]] = weakref.WeakKeyDictionary()
-
-
-def model_identity(model: Model) -> str:
-    """``hub:NAME@COMMIT`` for hub weights untouched since they were loaded, else their hash."""
-    if model.revision is not None and model.loaded is not None:
-        as_loaded = model.loaded == stamp(model.module)
-        if as_loaded:
-            return f"hub:{model.name}@{model.revision}"
-    return weights_identity(model.module)
 
 
 def weights_identity(module: nn.Module) -> str:

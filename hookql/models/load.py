@@ -11,7 +11,7 @@ from torch import nn
 
 from hookql.errors import Diagnostic, ModelError, UsageError, did_you_mean, listing
 from hookql.models.context import context_length
-from hookql.models.identity import Stamp, stamp
+from hookql.models.identity import Stamp, stamp, weights_identity
 from hookql.models.locate import locate
 from hookql.models.pretrained import class_of, load_config, load_tokenizer, load_weights, quiet
 
@@ -37,6 +37,12 @@ class Model:
     context: int | None
     is_encoder_decoder: bool
     loaded: Stamp | None = field(default=None, repr=False)
+
+    def identity(self) -> str:
+        """``hub:NAME@COMMIT`` for hub weights untouched since they were loaded, else their hash."""
+        if self.revision is not None and self.loaded == stamp(self.module):
+            return f"hub:{self.name}@{self.revision}"
+        return weights_identity(self.module)
 
 
 def load_model(

@@ -10,7 +10,7 @@ import numpy as np
 from hookql.detectors import Detector
 from hookql.engines.local import Outcome
 from hookql.plan import Plan, PlannedCapture, Target
-from hookql.results.tree import CaptureResult, SiteResult
+from hookql.results.captured import CaptureResult, SiteResult
 from hookql.statistics import STATISTICS, Accumulator
 
 States = list[dict[str, Accumulator]]  # for each call of the module, accumulators by key

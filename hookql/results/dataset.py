@@ -13,7 +13,7 @@ from hookql.statistics import STATISTICS
 
 if TYPE_CHECKING:
     from hookql.language.query import StatisticSpec
-    from hookql.results.tree import CaptureResult, SiteResult
+    from hookql.results.captured import CaptureResult, SiteResult
 
     Array = np.ndarray[Any, Any]
 

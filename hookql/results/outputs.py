@@ -10,8 +10,9 @@ from attrs import frozen
 
 from hookql.errors import Diagnostic, UsageError
 from hookql.language.query import Query
+from hookql.results.captured import CaptureResult
 from hookql.results.netcdf import check_target, save
-from hookql.results.tree import CaptureResult, build_tree
+from hookql.results.tree import build_tree
 
 
 @frozen(eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import textwrap
@@ -49,8 +50,10 @@ def summary(
 ) -> str:
     """What a file holds and how it was made, then its tables; what `hookql show` prints."""
     width, ascii = _width(width), _needs_ascii(ascii)
-    lines = []
+    lines: list[str] = []
+    said = ""
     for name, value in _facts(tree):
+        name, said = ("" if name == said else name), name
         texts = [_visible(line) for line in value.splitlines()]
         rows = [part for text in texts for part in textwrap.wrap(text, width - 9)]
         lines += [f"{'' if number else name:<9}{row}" for number, row in enumerate(rows)]
@@ -63,7 +66,8 @@ def _tables(tree: xarray.DataTree, width: int, color: bool, ascii: bool) -> Iter
         yield _table(tree.to_dataset(), tree.attrs, width, color, ascii)
     for name, capture in tree.children.items():
         if len(tree.children) > 1:
-            heading = _visible(f"{name}: {capture.attrs.get('query', '')}")
+            query = re.sub(r"\s*\n\s*", " ", str(capture.attrs.get("query", "")).strip())
+            heading = _visible(f"{name}: {query}")
             yield _strong(_wrapped(heading, width), color)
         for role in capture.children.values():
             yield _table(role.to_dataset(), tree.attrs, width, color, ascii)
@@ -109,10 +113,13 @@ def _labels(data: xarray.Dataset, rows: Sequence[str]) -> tuple[list[Column], Co
 
 
 def _title(data: xarray.Dataset) -> str:
+    """The modules' names as a query writes them, with the port if it is not the output."""
     if "modules" in data.attrs:
-        return _visible(str(data.attrs["modules"]))
-    name = compact([str(module) for module in np.atleast_1d(data["module"].values)])
-    return _visible(name) or "model"
+        name = str(data.attrs["modules"])
+    else:
+        name = compact([str(module) for module in np.atleast_1d(data["module"].values)])
+    _, colon, port = str(data.attrs.get("role", "")).partition(":")
+    return _visible((name or "model") + colon + port)
 
 
 def _size_line(data: xarray.Dataset, run: Mapping[Hashable, Any]) -> str:
@@ -220,23 +227,22 @@ def _facts(tree: xarray.DataTree) -> Iterator[tuple[str, str]]:
         if node.has_data:
             sizes = ", ".join(f"{dim} {size}" for dim, size in node.sizes.items())
             names = ", ".join(str(name) for name in node.data_vars if name not in APART - {"count"})
-            yield (
-                ("holds" if node is tree else node.path[1:]),
-                f"{names} ({sizes or 'no dimension'})",
-            )
+            where = "" if node is tree else f"{node.path[1:]}: "
+            yield "holds", f"{where}{names} ({sizes or 'no dimension'})"
 
 
 def _counts(attributes: Mapping[Hashable, Any]) -> Iterator[str]:
     for name, words in (
-        ("samples", "samples"),
-        ("tokens_run", "tokens run"),
-        ("tokens_dropped", "tokens dropped"),
-        ("samples_truncated", "samples truncated"),
-        ("samples_split", "samples split"),
-        ("samples_empty", "samples empty"),
+        ("samples", "sample"),
+        ("tokens_run", "token run"),
+        ("tokens_dropped", "token dropped"),
+        ("samples_truncated", "sample truncated"),
+        ("samples_split", "sample split"),
+        ("samples_empty", "sample empty"),
     ):
-        if attributes.get(name):
-            yield f"{int(attributes[name]):,} {words}"
+        if number := int(attributes.get(name) or 0):
+            noun, _, rest = words.partition(" ")
+            yield f"{number:,} {plural(noun, number)} {rest}".rstrip()
 
 
 def _width(width: int | None) -> int:

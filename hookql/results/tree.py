@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
 import xarray
-from attrs import frozen
 
 from hookql.errors import Diagnostic, QueryError
 from hookql.results.attributes import clean
+from hookql.results.captured import CaptureResult, SiteResult
 from hookql.results.dataset import dataset, site_shape
 
 if TYPE_CHECKING:
-    from hookql.language.query import StatisticSpec
+    pass
 
 CONVENTIONS = "CF-1.11"
 # What a dataset calls its own parts; no statistic's variable can be called so.
@@ -29,38 +28,6 @@ RESERVED = frozenset(
         "first_nonfinite_position",
     }
 )
-
-
-@frozen(eq=False)
-class SiteResult:
-    """The numbers of one hook point, or of the layers of one role pooled.
-
-    ``module`` is a full name, or those of all pooled layers, whose ``layer`` is None. ``variables``
-    have shape (calls, *axes) if calls > 1 and else axes, or () for one number; ``axes`` are the
-    names of what is left after pooling. ``first_nonfinite`` is a (sample, position).
-    """
-
-    module: str | tuple[str, ...]
-    layer: int | None
-    role: str
-    calls: int
-    axes: tuple[str, ...]
-    count: int
-    variables: Mapping[str, np.ndarray[Any, Any]]
-    nonfinite: int = 0
-    first_nonfinite: tuple[int, int] | None = None
-
-
-@frozen(eq=False)
-class CaptureResult:
-    """The numbers of one capture; ``text`` is its canonical text, ``pool`` what it pools."""
-
-    name: str
-    text: str
-    statistics: Sequence[StatisticSpec]
-    sites: Sequence[SiteResult]
-    attributes: Mapping[str, object]
-    pool: Collection[str] = ()
 
 
 def build_tree(

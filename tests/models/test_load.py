@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 from hookql.errors import HookQLError, ModelError, UsageError
 from hookql.models import hub
-from hookql.models.identity import model_identity, weights_identity
+from hookql.models.identity import weights_identity
 from hookql.models.load import load_model, wrap_model
 from tests.tiny import CONTEXT, character_tokenizer, tiny
 from tests.weights import smollm2_gguf
@@ -326,10 +326,10 @@ def test_cached_model_needs_no_hub(
     model = load_model("somebody/gpt", device="cpu")
     assert (commit, "somebody/gpt") == (model.revision, model.name)
     assert model.tokenizer is not None
-    assert f"hub:somebody/gpt@{commit}" == model_identity(model)
+    assert f"hub:somebody/gpt@{commit}" == model.identity()
     with torch.no_grad():
         model.module.lm_head.weight[3, 5] += 1
-    assert weights_identity(model.module) == model_identity(model)
+    assert weights_identity(model.module) == model.identity()
 
 
 def test_half_a_cached_model_is_not_called_a_pickle(

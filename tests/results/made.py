@@ -9,8 +9,8 @@ import numpy as np
 
 from hookql.errors import NOWHERE
 from hookql.language.query import StatisticSpec
+from hookql.results.captured import CaptureResult, SiteResult
 from hookql.results.provenance import provenance
-from hookql.results.tree import CaptureResult, SiteResult
 
 WHEN = datetime(2026, 1, 31, 12, 30, 5, 250_000, tzinfo=UTC)
 

@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hookql.errors import HookQLError, UsageError
+from hookql.results.captured import CaptureResult, SiteResult
 from hookql.results.netcdf import check_target, load, save
-from hookql.results.tree import CaptureResult, SiteResult, build_tree
+from hookql.results.tree import build_tree
 from tests.results.made import attributes, capture, site, spec
 
 STATISTICS = ["mean", "std", "min", "max", "rms", "sum", "var"]
