@@ -1,6 +1,6 @@
 """`make bench`: what a query costs beside the bare forward pass of the same batches.
 
-A GPT-2 of real size with random weights, 256 samples of 8 to 200 tokens (median 36), two threads.
+A GPT-2 of real size with random weights, 96 samples of 8 to 200 tokens (median 36), two threads.
 Only ratios of interleaved runs mean anything on a shared machine, so every contestant runs the same
 batches in turn, several times over; the median ratio is printed with the range of its middle half.
 """
@@ -118,7 +118,7 @@ def speed(repeats: int) -> None:
     model = wrap_model(module, name="GPT2Config()")
     feed = TokenFeed(model)
     plans = {query: bind(parse_query(query), model, feed) for query in (CARD, ALL, TWO)}
-    cut = batches(contexts(256), tokens_per_batch=512)
+    cut = batches(contexts(96), tokens_per_batch=512)
     work: Work = [(batch, feed.for_batch(batch)) for batch in cut]
     tokens = sum(int(batch.mask.sum()) for batch, _ in work)
     padding = sum(int((~batch.mask).sum()) for batch, _ in work)
@@ -145,8 +145,8 @@ def speed(repeats: int) -> None:
     print(f"\n{'hooks alone: ratio to the same pass, truncated, no detectors':<58} median")
     for query in plans:
         ratios: tuple[list[float], list[float]] = ([], [])
-        for part in ([item] for item in work[:: max(1, len(work) // 8)]):
-            ours, theirs = compared([hookql(query, part), bounded(query, part)], repeats * 3)
+        for part in ([item] for item in work[:: max(1, len(work) // 4)]):
+            ours, theirs = compared([hookql(query, part), bounded(query, part)], repeats * 2)
             ratios[0].extend(ours)
             ratios[1].extend(theirs)
         print(row(query.removeprefix("capture ")[:57], 1.05, *ratios))
@@ -186,7 +186,7 @@ def peaks(few: int = 200, many: int = 20_000) -> None:
 def main() -> None:
     """The command line of this benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--memory", type=int, help="only: peak memory with so many samples")
     options = parser.parse_args()

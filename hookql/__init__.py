@@ -3,10 +3,10 @@
 >>> import hookql
 >>> result = hookql.run("capture mean, std from transformer.h[0:6].attn where token != pad")
 >>> dict(result["mean"].sizes)
-{'layer': 6, 'feature': 128}
+{'layer': 6, 'feature': 112}
 """
 
-from hookql.api import HookQLWarning, check, explain, load, run
+from hookql.api import HookQLWarning, check, explain, load, load_model, run
 from hookql.errors import (
     DataError,
     Diagnostic,
@@ -31,5 +31,6 @@ __all__ = [
     "check",
     "explain",
     "load",
+    "load_model",
     "run",
 ]

@@ -1,4 +1,4 @@
-"""The Python face: `run`, `check`, `explain`, `load`. The command line is built on the same."""
+"""The Python face; the command line is built on the same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hookql.errors import Diagnostic, UsageError
 from hookql.language.parser import parse
 from hookql.language.query import Query
 from hookql.language.resolve import resolve
-from hookql.options import ModelOptions, RunOptions
+from hookql.options import ModelOptions, RunOptions, check_options, model_options
 
 if TYPE_CHECKING:
     import torch
@@ -111,7 +111,7 @@ def explain(
 ) -> str:
     """What running a query would do, as ``text``, ``json`` or ``mermaid``; no data is run."""
     from hookql.execute import plan_for
-    from hookql.explain import FORMATS
+    from hookql.explanation import FORMATS
 
     if format not in FORMATS:
         notes = (f"formats: {', '.join(FORMATS)}",)
@@ -124,6 +124,20 @@ def load(path: str | Path) -> xarray.DataTree:
     from hookql.results.netcdf import load as read
 
     return read(Path(path))
+
+
+def load_model(
+    name: str | Path = "demo", *, tokenizer: Any = None, **options: Unpack[ModelOptions]
+) -> Model:
+    """A model loaded once, for several queries: what `run`, `check` and `explain` take as `model`.
+
+    ``name`` is ``demo``, a hub name, a folder or a ``.gguf`` file; ``tokenizer`` takes the place of
+    the model's own. Raises UsageError for a wrong option, ModelError if it cannot be loaded.
+    """
+    from hookql.models.load import load_model as read
+
+    check_options(options, ModelOptions)
+    return read(str(name), tokenizer=tokenizer, **model_options(options))
 
 
 def parse_query(query: str | Path | Query) -> Query:

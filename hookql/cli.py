@@ -154,7 +154,8 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="FILE.nc",
-        help="the result file (default: the query file's name with .nc, in this folder)",
+        help="the result file (default: the query file's name with .nc, in this folder; "
+        "for a query that is no file, none)",
     )
     add("--overwrite", action="store_true", help="replace files that exist")
     add("--quiet", action="store_true", help="no progress, no table")
@@ -162,10 +163,14 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     query = _query(options)
+    output = _default_output(options) if options.output is None else Path(options.output)
+    unsaved = output is None and any(capture.into is None for capture in query.captures)
+    if unsaved and options.quiet:
+        message = "the result would be lost: `--quiet` prints no table, and there is no output"
+        raise UsageError(Diagnostic("no-output", message, help="give `-o FILE.nc`"))
     from hookql.execute import execute
     from hookql.results.table import render
 
-    output = Path(options.output) if options.output else _default_output(options)
     finished = execute(
         query,
         model=options.model,
@@ -181,6 +186,8 @@ def _run(options: argparse.Namespace) -> int:
         print(render(finished.tree))
         for path in finished.written:
             print(f"written: {path}")
+        if unsaved:
+            print("not saved: give -o FILE.nc to keep it")
     return 0
 
 
@@ -246,10 +253,12 @@ def _show(options: argparse.Namespace) -> int:
 
 def _query(options: argparse.Namespace) -> Query:
     """The query of a command: exactly one of a file, stdin and --query."""
-    if (options.file is None) == (options.query is None):
-        message = "give a query file or `--query`, and not both"
-        advice = "hookql run -q 'capture mean from transformer.h[*].attn'"
-        raise UsageError(Diagnostic("no-query", message, help=advice))
+    if options.file is None and options.query is None:
+        advice = "give a query file, or one like `-q 'capture mean from transformer.h[*].attn'`"
+        raise UsageError(Diagnostic("no-query", "there is no query", help=advice))
+    if options.file is not None and options.query is not None:
+        message = "give a query file or `--query`, not both"
+        raise UsageError(Diagnostic("two-queries", message))
     if options.query is not None:
         return _resolved(options.query, "<query>")
     if options.file == "-":
@@ -272,10 +281,10 @@ def _stdin() -> str:
         raise UsageError(Diagnostic("query-file", message)) from None
 
 
-def _default_output(options: argparse.Namespace) -> Path:
-    """`first.nc` for `queries/first.hq`, in the current folder."""
+def _default_output(options: argparse.Namespace) -> Path | None:
+    """`first.nc` for `queries/first.hq`, in the current folder; no file for a query without one."""
     named = options.file is not None and options.file != "-"
-    return Path(Path(options.file).stem + ".nc") if named else Path("result.nc")
+    return Path(Path(options.file).stem + ".nc") if named else None
 
 
 def _model_options(options: argparse.Namespace) -> ModelOptions:

@@ -105,6 +105,7 @@ class Detector:
         self._selections: Sequence[Selection] = ()
         self._size = (0, 0)
         self._kept = dict.fromkeys(wanted, 0)
+        self._failure: HookQLError | None = None
 
     def begin(self, batch: Batch, selections: Sequence[Selection]) -> None:
         """Expect the pass over a batch, with the selection of each mask by number."""
@@ -114,6 +115,24 @@ class Detector:
 
     def observe(self, tensor: Tensor) -> None:
         """Take in the hook point's tensor. Raises ModelError naming the module if that fails."""
+        try:
+            self._observe(tensor)
+        except HookQLError as error:
+            # A model may catch what is raised inside its forward; `finish` raises it then.
+            self._failure = self._failure or error
+            raise
+
+    def finish(self) -> None:
+        """Say that the pass is over. Raises ModelError if the module ran too seldom.
+
+        Raises the error of `observe` too, where the model swallowed it.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if self.fired != self.seen.calls:
+            raise self._varying()
+
+    def _observe(self, tensor: Tensor) -> None:
         if self.fired >= self.seen.calls:
             raise self._varying()
         call, self.fired = self.fired, self.fired + 1
@@ -127,11 +146,6 @@ class Detector:
             message = f"the detector at `{name}` failed on a tensor of shape {tuple(tensor.shape)}"
             notes = (f"{type(error).__name__}: {error}",)
             raise ModelError(Diagnostic("detector-failed", message, notes=notes)) from error
-
-    def finish(self) -> None:
-        """Say that the pass is over. Raises ModelError if the module ran too seldom."""
-        if self.fired != self.seen.calls:
-            raise self._varying()
 
     def _reduce(self, call: int, view: Tensor) -> None:
         if view.shape[0] != self._size[0] * self._size[1]:

@@ -24,7 +24,8 @@ from hookql.results.collect import collect
 from hookql.results.outputs import plan_outputs
 from hookql.results.provenance import provenance
 from hookql.results.tree import build_tree
-from hookql.source import Source, open_source
+from hookql.source import open_source
+from hookql.work import Source
 
 AnyModel = str | Path | torch.nn.Module | Model
 
@@ -45,7 +46,7 @@ def execute(
     model: AnyModel,
     data: Any = None,
     texts: Sequence[str] = (),
-    inputs: Mapping[str, torch.Tensor] | None = None,
+    inputs: Mapping[str, Any] | None = None,
     tokenizer: Any = None,
     output: Path | None = None,
     overwrite: bool = False,
@@ -54,6 +55,7 @@ def execute(
 ) -> Finished:
     """Run a query; see `hookql.run` for what the arguments mean and what is raised."""
     check_options(options)
+    _check_texts(texts)
     outputs = plan_outputs(query, output, overwrite)
     loaded = get_model(model, tokenizer, options)
     source = open_source(loaded, data, texts, inputs, options)
@@ -69,6 +71,13 @@ def execute(
     written = outputs.write(results, attributes, remaining)
     warnings = (*plan.warnings, *_warnings(plan, outcome, source))
     return Finished(tree, plan, written, warnings)
+
+
+def _check_texts(texts: object) -> None:
+    """A text is a sequence of texts too, of its characters: surely not what was meant."""
+    if isinstance(texts, str | bytes):
+        message = f"`texts` is one text ({type(texts).__name__}), not a list of texts"
+        raise UsageError(Diagnostic("bad-texts", message, help="write `texts=[...]`"))
 
 
 def get_model(model: AnyModel, tokenizer: Any, options: ModelOptions) -> Model:
@@ -135,18 +144,20 @@ def _warnings(plan: Plan, outcome: Outcome, source: Source) -> list[Diagnostic]:
     for point, detector in outcome.detectors.items():
         for faults in detector.nonfinite.values():
             if faults.first is not None:
-                sample, position = outcome.place(faults.first)
+                sample, chunk, position = outcome.place(faults.first)
                 message = f"`{point}` has {faults.count:,} NaN or infinite values"
-                where = f"the first in sample {sample} at position {position}"
+                part = f", chunk {chunk}," if chunk else ""
+                where = f"the first in sample {sample}{part} at position {position}"
                 found.append(_warning("non-finite", f"{message}, {where}"))
     facts = source.facts()
-    for name, said in (
-        ("tokens_dropped", "tokens were cut off by --overflow truncate"),
-        ("samples_empty", "samples were empty and were not run"),
-        ("samples_split", "samples were longer than the context and were split"),
+    for name, one, many in (
+        ("tokens_dropped", "token was", "tokens were cut off by --overflow truncate"),
+        ("samples_empty", "sample was", "samples were empty and not run"),
+        ("samples_split", "sample was", "samples were longer than the context and split"),
     ):
-        if facts.get(name):
-            found.append(_warning(name.replace("_", "-"), f"{facts[name]:,} {said}"))
+        if number := int(facts.get(name, 0)):
+            said = many if number > 1 else one + many[many.index(" were ") + 5 :]
+            found.append(_warning(name.replace("_", "-"), f"{number:,} {said}"))
     return found
 
 

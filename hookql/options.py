@@ -34,9 +34,9 @@ class RunOptions(ModelOptions, total=False):
 _COUNTS = ("limit", "max_length", "batch_size", "tokens_per_batch")
 
 
-def check_options(options: Mapping[str, Any]) -> None:
-    """Raise UsageError for an option that does not exist or a count that is none."""
-    known = tuple(RunOptions.__annotations__)
+def check_options(options: Mapping[str, Any], kind: type = RunOptions) -> None:
+    """Raise UsageError for an option that is none of its kind, or a count that is none."""
+    known = tuple(kind.__annotations__)
     for name, value in options.items():
         if name not in known:
             raise UsageError(

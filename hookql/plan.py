@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 from attrs import evolve, frozen
@@ -11,10 +10,12 @@ from hookql.detectors import Detector
 from hookql.errors import Diagnostic, HookQLError, QueryError, listing
 from hookql.language import ast
 from hookql.language.formatter import format_expression
-from hookql.language.query import CaptureSpec, Query
+from hookql.language.query import CaptureSpec, Query, capture_names
+from hookql.language.walk import walk
 from hookql.models.cost import share_run
 from hookql.models.feed import Feed
 from hookql.models.load import Model
+from hookql.models.names import as_one_problem, folded, reason
 from hookql.models.paths import layer_and_role, match_sites
 from hookql.models.ports import HookPoint
 from hookql.models.probe import Probe, probe
@@ -60,6 +61,19 @@ class Plan:
     warnings: tuple[Diagnostic, ...]
 
     @property
+    def leave(self) -> tuple[str, str] | None:
+        """The event at which the pass is left: the one after the last that is needed.
+
+        The input of a module without parts is left at once, for what comes next is its work.
+        """
+        events, after = self.probe.events, self.stop + 1
+        if after == len(events):
+            return None
+        kind, module = events[self.stop]
+        leaf = kind == "input" and events[after] == ("output", module)
+        return events[self.stop] if leaf else events[after]
+
+    @property
     def points(self) -> tuple[HookPoint, ...]:
         """Every hook point once, in the order of the model's modules."""
         return tuple(self.probe.seen)
@@ -91,7 +105,7 @@ def bind(query: Query, model: Model, feed: Feed, columns: Sequence[str] | None =
     problems: list[Diagnostic] = []
     masks: list[ast.Expression | None] = []
     captures: list[PlannedCapture] = []
-    for spec, name in zip(query.captures, _names(query), strict=True):
+    for spec, name in zip(query.captures, capture_names(query), strict=True):
         if spec.where not in masks:
             masks.append(spec.where)
         try:
@@ -100,6 +114,8 @@ def bind(query: Query, model: Model, feed: Feed, columns: Sequence[str] | None =
             problems += error.diagnostics
             continue
         captures.append(PlannedCapture(spec, name, targets, masks.index(spec.where)))
+    if not feed.tokens:
+        problems += _token_columns(query, masks)
     predicates: list[Predicate | None] = []
     vocabulary = Vocabulary(model.tokenizer) if feed.tokens else None
     for where in masks:
@@ -135,6 +151,26 @@ def bind(query: Query, model: Model, feed: Feed, columns: Sequence[str] | None =
     )
 
 
+def _token_columns(query: Query, masks: Sequence[ast.Expression | None]) -> list[Diagnostic]:
+    """Columns of tokens that a query asks for where there are none."""
+    return [
+        Diagnostic(
+            "no-tokens",
+            f"there is no `{node.id}` here: these inputs are not token ids",
+            span=node.span,
+            source=query.source,
+            notes=("there are position, length, sample and random()",),
+        )
+        for where in masks
+        if where is not None
+        for node in walk(where)
+        if isinstance(node, ast.Name) and node.id in _OF_TOKENS
+    ]
+
+
+_OF_TOKENS = ("token", "special", "content_position", "prev", "next")
+
+
 def _targets(query: Query, spec: CaptureSpec, model: Model) -> tuple[Target, ...]:
     matches = match_sites(model.module, spec.sites, spec.excepts, query.source)
     sites = {HookPoint.of(match.module, match.site): match.site for match in reversed(matches)}
@@ -164,20 +200,17 @@ def _without_problems(
         failed = [t for t in capture.targets if t.point not in learnt.seen]
         sites = {t.site for t in usable}
         wrong = [t for t in failed if not _wildcard(t.site) or t.site not in sites]
-        for target in wrong:
-            problem = learnt.problems[target.point]
-            errors.append(evolve(problem, span=target.site.span, source=query.source))
+        errors += _together(query, wrong, learnt)
         if failed and not wrong:
-            names = [str(target.point) for target in failed]
             reasons = {learnt.problems[t.point].code for t in failed}
             warnings.append(
                 Diagnostic(
                     "modules-left-out",
-                    f"{len(names)} of the modules that `{capture.name}` matches cannot be captured "
-                    f"and are left out ({', '.join(sorted(reasons))})",
+                    f"{len(failed)} of the modules that `{capture.name}` matches cannot be "
+                    f"captured and are left out ({', '.join(sorted(reasons))})",
                     span=failed[0].site.span,
                     source=query.source,
-                    notes=(listing(names),),
+                    notes=(listing(folded([_said(target.point) for target in failed])),),
                     severity="warning",
                 )
             )
@@ -187,6 +220,27 @@ def _without_problems(
     return left, warnings
 
 
+def _together(query: Query, targets: Sequence[Target], learnt: Probe) -> list[Diagnostic]:
+    """What is wrong with targets: once where it is the same of several modules of a site."""
+    groups: dict[tuple[ast.Site, tuple[str, ...]], list[HookPoint]] = {}
+    for target in targets:
+        why = reason(learnt.problems[target.point])
+        groups.setdefault((target.site, why), []).append(target.point)
+    return [
+        evolve(
+            as_one_problem([learnt.problems[p] for p in points], [_said(p) for p in points]),
+            span=site.span,
+            source=query.source,
+        )
+        for (site, _), points in groups.items()
+    ]
+
+
+def _said(point: HookPoint) -> str:
+    """A hook point as a query writes it, where the output goes without saying."""
+    return str(point).removesuffix(":output")
+
+
 def _wildcard(site: ast.Site) -> bool:
     """Whether a site takes what there is, rather than naming its modules."""
     if not isinstance(site, ast.PathSite):
@@ -194,33 +248,6 @@ def _wildcard(site: ast.Site) -> bool:
     last = site.path.steps[-1]
     globbed = isinstance(last, ast.GlobStep) and any("*" in a for a in last.alternatives)
     return site.isa is not None or isinstance(last, ast.AnyDepth) or globbed
-
-
-def _names(query: Query) -> list[str]:
-    """A unique name for each capture: its `as` name, or the last name of its first site."""
-    names: list[str] = []
-    given = {spec.name for spec in query.captures if spec.name}
-    for spec in query.captures:
-        base = spec.name or _site_name(spec.sites[0])
-        name, number = base, 2
-        while name in names or (spec.name is None and name in given):
-            name, number = f"{base}_{number}", number + 1
-        names.append(name)
-    return names
-
-
-def _site_name(site: ast.Site) -> str:
-    if isinstance(site, ast.ModelSite):
-        return site.end
-    if isinstance(site, ast.CanonicalSite):
-        return site.name
-    names = [step.name for step in site.path.steps if isinstance(step, ast.NameStep)]
-    plain = [name for name in names if not name.isdigit()]
-    name = plain[-1] if plain else site.isa or "modules"
-    if site.port is not None and (site.port.name, site.port.element) != ("output", None):
-        element = "" if site.port.element is None else f"_{site.port.element}"
-        name += f"_{site.port.name}{element}"
-    return re.sub(r"\W", "_", name)
 
 
 def _stop(learnt: Probe) -> int:
@@ -246,8 +273,8 @@ def _check_pools(query: Query, captures: Sequence[PlannedCapture], learnt: Probe
                     problems.append(
                         Diagnostic(
                             "no-such-dimension",
-                            f"`{target.point}` has no dimension `{dimension}` to pool",
-                            span=capture.spec.span,
+                            f"`{_said(target.point)}` has no dimension `{dimension}` to pool",
+                            span=capture.spec.pool_spans[dimension],
                             source=query.source,
                             notes=(f"its dimensions: {listing(there) or 'none'}",),
                         )

@@ -12,12 +12,12 @@ from attrs import define
 from hookql.data.batches import Batch
 from hookql.detectors import Detector, Selection
 from hookql.errors import Diagnostic, HookQLError, ModelError
-from hookql.models.hooks import StopForward, hooked, observing
+from hookql.models.hooks import StopForward, hooked, leaving, observing
 from hookql.models.ports import HookPoint
 from hookql.plan import Plan
 
-# A row's place in the data is one number: the sample's times this, plus its chunk's and position's.
-_SPAN = 2**31
+# A row's place in the data is one number: the sample's times this, plus the tokens before it.
+_SPAN = 2**36
 
 
 @define
@@ -34,10 +34,10 @@ class Outcome:
     width: int = 1  # what a chunk's positions are counted in, for `place`
     seconds: float = 0.0
 
-    def place(self, order: int) -> tuple[int, int]:
-        """The (sample, position) of a row's place in the data."""
+    def place(self, order: int) -> tuple[int, int, int]:
+        """The (sample, chunk, position) of a row's place in the data."""
         sample, rest = divmod(order, _SPAN)
-        return sample, rest % self.width
+        return sample, rest // self.width, rest % self.width
 
 
 def run(
@@ -56,7 +56,13 @@ def run(
     masks = len(plan.masks)
     outcome = Outcome(detectors, kept=[0] * masks, undefined=[0] * masks, width=width)
     started = time.perf_counter()
-    with observing(plan.model.module), hooked(plan.model.module, _taps(detectors)):
+    module = plan.model.module
+    taps = {point: detector.observe for point, detector in detectors.items()}
+
+    def ready() -> bool:
+        return all(d.fired == d.seen.calls for d in detectors.values())
+
+    with observing(module), hooked(module, taps), leaving(module, plan.leave, ready):
         for batch, inputs in work:
             selections = _select(plan, batch, outcome)
             if any(selection.count for selection in selections):
@@ -75,30 +81,10 @@ def run(
     return outcome
 
 
-def _taps(detectors: Mapping[HookPoint, Detector]) -> dict[HookPoint, Callable[[Any], None]]:
-    """What each hook calls: its detector, and then out of the model once all have what they need.
-
-    Counting what has fired, instead of naming a last module, is right for models too whose order
-    of execution depends on the data.
-    """
-
-    def tap(detector: Detector) -> Callable[[Any], None]:
-        def observe(tensor: Any) -> None:
-            detector.observe(tensor)
-            if detector.fired == detector.seen.calls and all(
-                d.fired == d.seen.calls for d in detectors.values()
-            ):
-                raise StopForward
-
-        return observe
-
-    return {point: tap(detector) for point, detector in detectors.items()}
-
-
 def _select(plan: Plan, batch: Batch, outcome: Outcome) -> list[Selection]:
     chunk = np.array([context.chunk for context in batch.contexts], dtype=np.int64)[:, None]
     position = np.arange(batch.mask.shape[1], dtype=np.int64)
-    order = batch.sample * _SPAN + (chunk * outcome.width + position) % _SPAN
+    order = batch.sample * _SPAN + chunk * outcome.width + position
     selections = []
     for number, predicate in enumerate(plan.predicates):
         kept, undefined = (batch.mask, 0) if predicate is None else predicate(batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from attrs import frozen
@@ -25,6 +26,7 @@ class CaptureSpec:
     """One capture: lets are expanded in `where`, names and kinds are checked.
 
     `name` and `into` are None where the query leaves them out; `text` is the canonical text.
+    `pool_spans` says where in the query each pooled dimension stands.
     """
 
     statistics: tuple[StatisticSpec, ...]
@@ -36,6 +38,7 @@ class CaptureSpec:
     into: str | None
     text: str
     span: Span
+    pool_spans: Mapping[str, Span]
 
 
 @frozen
@@ -46,3 +49,39 @@ class Query:
     captures: tuple[CaptureSpec, ...]
     canonical: str
     warnings: tuple[Diagnostic, ...]
+
+
+def capture_names(query: Query) -> list[str]:
+    """A unique name for each capture: its `as` name, or the last name of its first site."""
+    names: list[str] = []
+    given = {spec.name for spec in query.captures if spec.name}
+    for spec in query.captures:
+        base = spec.name or _site_name(spec.sites[0])
+        name, number = base, 2
+        while name in names or (spec.name is None and name in given):
+            name, number = f"{base}_{number}", number + 1
+        names.append(name)
+    return names
+
+
+def _site_name(site: ast.Site) -> str:
+    if isinstance(site, ast.ModelSite):
+        return site.end
+    if isinstance(site, ast.CanonicalSite):
+        return site.name
+    plain = [name for step in site.path.steps if (name := _step_name(step))]
+    name = plain[-1] if plain else site.isa or "modules"
+    if site.port is not None and (site.port.name, site.port.element) != ("output", None):
+        element = "" if site.port.element is None else f"_{site.port.element}"
+        name += f"_{site.port.name}{element}"
+    return re.sub(r"\W", "_", name)
+
+
+def _step_name(step: ast.Step) -> str:
+    """``attn``, or ``attn_mlp`` of ``{attn,mlp}``; nothing of an index or a wildcard."""
+    names: tuple[str, ...] = ()
+    if isinstance(step, ast.NameStep):
+        names = (step.name,)
+    elif isinstance(step, ast.GlobStep) and not re.search(r"[*?]", "".join(step.alternatives)):
+        names = step.alternatives
+    return "_".join(dict.fromkeys(name for name in names if not name.isdigit()))

@@ -71,6 +71,7 @@ class _Captures:
             self._into(capture.into),
             format_statement(capture),
             capture.span,
+            {name.id: name.span for name in capture.pool},
         )
 
     def _later(self, capture: ast.Capture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -25,6 +26,13 @@ def parts(node: ast.Node) -> list[Any]:
     for value in fields(node).values():
         below += value if isinstance(value, tuple) else (value,)
     return below
+
+
+def walk(node: ast.Node) -> Iterator[Any]:
+    """A node and every node below it, in the order of the text."""
+    yield node
+    for part in parts(node):
+        yield from walk(part)
 
 
 def literal(node: ast.Node) -> int | float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -36,8 +37,18 @@ def context_length(module: nn.Module, tokenizer: Any) -> int | None:
         if known:
             limits.append(known[0] - _positions_lost(module, known[0]))
             break
+    limits.append(_dynamic_bound(text))
     given = [limit for limit in limits if limit is not None]
     return min(given) if given else None
+
+
+def _dynamic_bound(config: Any) -> int | None:
+    """Where dynamic rotary embeddings begin to depend on what ran before; None for others."""
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
+    if isinstance(rope, Mapping) and rope.get("rope_type", rope.get("type")) == "dynamic":
+        bound = rope.get("original_max_position_embeddings")
+        return int(bound) if bound else None
+    return None
 
 
 def _positions_lost(module: nn.Module, limit: int) -> int:

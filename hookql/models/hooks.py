@@ -13,7 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hookql.errors import ModelError
 from hookql.models.ports import HookPoint, PortReader
+
+Tap = Callable[[Tensor], None]
+Missing = Callable[[HookPoint, ModelError], None]
 
 
 class StopForward(BaseException):
@@ -24,11 +28,14 @@ class StopForward(BaseException):
 
 
 @contextmanager
-def hooked(root: nn.Module, taps: Mapping[HookPoint, Callable[[Tensor], None]]) -> Iterator[None]:
+def hooked(
+    root: nn.Module, taps: Mapping[HookPoint, Tap], missing: Missing | None = None
+) -> Iterator[None]:
     """Call ``taps[point]`` with the point's tensor whenever its module runs, inside this context.
 
     The tensor is the model's own and may be changed in place by the model afterwards: a tap reduces
-    or copies it at once. Hooks return nothing, so what the model computes stays what it was.
+    or copies it at once. Hooks return nothing, so what the model computes stays what it was. Where
+    a port holds no tensor, ``missing`` is told, or without it the error is raised.
     """
     handles = []
     try:
@@ -40,25 +47,36 @@ def hooked(root: nn.Module, taps: Mapping[HookPoint, Callable[[Tensor], None]]) 
                 register: Any = module.register_forward_pre_hook
             else:
                 register = module.register_forward_hook
-            handles.append(register(hook(reader, tap), with_kwargs=True))
+            handles.append(register(hook(reader, tap, missing), with_kwargs=True))
         yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _pre_hook(reader: PortReader, tap: Callable[[Tensor], None]) -> Callable[..., None]:
+def _pre_hook(reader: PortReader, tap: Tap, missing: Missing | None) -> Callable[..., None]:
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        tap(reader.input(args, kwargs))
+        _read(lambda: reader.input(args, kwargs), reader.point, tap, missing)
 
     return hook
 
 
-def _hook(reader: PortReader, tap: Callable[[Tensor], None]) -> Callable[..., None]:
+def _hook(reader: PortReader, tap: Tap, missing: Missing | None) -> Callable[..., None]:
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-        tap(reader.output(out))
+        _read(lambda: reader.output(out), reader.point, tap, missing)
 
     return hook
+
+
+def _read(read: Callable[[], Tensor], point: HookPoint, tap: Tap, missing: Missing | None) -> None:
+    try:
+        tensor = read()
+    except ModelError as error:
+        if missing is None:
+            raise
+        missing(point, error)
+    else:
+        tap(tensor)
 
 
 @contextmanager
@@ -80,6 +98,35 @@ def traced(root: nn.Module, events: list[tuple[str, str]]) -> Iterator[None]:
 
 
 @contextmanager
+def leaving(
+    root: nn.Module, event: tuple[str, str] | None, ready: Callable[[], bool]
+) -> Iterator[None]:
+    """Leave the forward pass at an event, ("input" | "output", module), once ``ready()``.
+
+    The event is the one after the last that is needed, not that one itself: were a module to run
+    more often on the data than it did in the probe, its further call would still be seen.
+    """
+    if event is None:
+        yield
+        return
+
+    def leave(*_: Any) -> None:
+        if ready():
+            raise StopForward
+
+    kind, name = event
+    module = root.get_submodule(name)
+    register: Any = module.register_forward_hook
+    if kind == "input":
+        register = module.register_forward_pre_hook
+    handle = register(leave)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
 def observing(root: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; every module's own mode is restored afterwards.
 
@@ -87,6 +134,8 @@ def observing(root: nn.Module) -> Iterator[None]:
     rotary embeddings) would otherwise keep tensors that later training cannot use.
     """
     training = [module for module in root.modules() if module.training]
+    rotary = [m for m in root.modules() if hasattr(m, "max_seq_len_cached")]
+    grown = [(m, dict(m._buffers), m.max_seq_len_cached) for m in rotary]
     try:
         for module in training:
             module.training = False
@@ -95,3 +144,7 @@ def observing(root: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+        # Dynamic rotary embeddings exchange their frequencies for those of the longest input.
+        for module, buffers, longest in grown:
+            module._buffers.update(buffers)
+            module.max_seq_len_cached = longest

@@ -130,14 +130,15 @@ def _describe(
     module: nn.Module, tokenizer: Any, name: str, commit: str | None, loaded: Stamp | None
 ) -> Model:
     config = getattr(module, "config", None)
-    floating = (p.dtype for p in module.parameters() if p.is_floating_point())
+    floating = dict.fromkeys(p.dtype for p in module.parameters() if p.is_floating_point())
+    dtypes = [str(dtype).removeprefix("torch.") for dtype in floating or [torch.float32]]
     return Model(
         module=module,
         tokenizer=tokenizer,
         name=name,
         revision=commit,
         class_name=type(module).__name__,
-        dtype=str(next(floating, torch.get_default_dtype())).removeprefix("torch."),
+        dtype=" and ".join(dtypes),
         device=_input_device(module),
         attn=getattr(config, "_attn_implementation", None),
         context=context_length(module, tokenizer),

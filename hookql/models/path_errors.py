@@ -194,11 +194,10 @@ def _bad_index(
     if isinstance(index, str):
         message = f"`{_written(step)}` selects nothing of {tree.describe(module)}, which {holds}"
         return Diagnostic("empty-selection", message, step.span, source)
-    name = tree.name(module) or "the model"
     if len(numbers) == max(numbers) + 1:
-        note = f"`{name}` {holds}: indices 0 to {max(numbers)}, or -{len(numbers)} to -1"
+        note = f"indices: 0 to {max(numbers)}, or -{len(numbers)} to -1"
     else:
-        note = f"`{name}` {holds}: {listing([str(n) for n in numbers])}"
+        note = f"indices: {listing([str(n) for n in numbers])}"
     message = f"index {index} is outside {tree.describe(module)}, which {holds}"
     return Diagnostic("index-out-of-range", message, step.span, source, notes=(note,))
 

@@ -13,11 +13,12 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
-from hookql.errors import Diagnostic, HookQLError, ModelError, did_you_mean, listing
+from hookql.errors import Diagnostic, HookQLError, ModelError, listing
 from hookql.models.feed import Feed, Size, TokenFeed
 from hookql.models.hooks import hooked, observing, traced
 from hookql.models.layout import Layout, Misaligned, find_layout
 from hookql.models.load import Model
+from hookql.models.mixing import Mixing, distance, judge, scale
 from hookql.models.ports import HookPoint
 
 
@@ -39,7 +40,7 @@ class Probe:
     seen: dict[HookPoint, Seen]
     problems: dict[HookPoint, Diagnostic]  # why a hook point cannot be used
     events: tuple[tuple[str, str], ...]  # ("input" | "output", module), in execution order
-    padding_leaks: bool  # whether padding changes real rows: then only equal lengths share a batch
+    mixing: Mixing  # which samples may share a batch
 
 
 Values = dict[HookPoint, list[Tensor]]
@@ -52,41 +53,70 @@ def probe(model: Model, points: Sequence[HookPoint], feed: Feed) -> Probe:
     times is among the problems. Raises ModelError where the model cannot run a small input, or
     two equal runs differ.
     """
+    _check_stable(model.module)
+    before = [(name, id(module)) for name, module in model.module.named_modules()]
     with observing(model.module):
         sizes = feed.sizes()
         events: list[tuple[str, str]] = []
+        absent: dict[HookPoint, Diagnostic] = {}
         with traced(model.module, events):
-            first = _run(model, points, feed.example(sizes[0]))
-        runs = [first, *(_run(model, points, feed.example(size)) for size in sizes[1:])]
-        again = _run(model, points, feed.example(sizes[0]))
+            first = _run(model, points, feed.example(sizes[0]), absent)
+        runs = [first]
+        for size in sizes[1:]:
+            runs.append(_run(model, points, feed.example(size), absent, only_shapes=True))
+        again = _run(model, points, feed.example(sizes[0]), absent)
         measured = [feed.measure(size) for size in sizes]
         seen: dict[HookPoint, Seen] = {}
         problems: dict[HookPoint, Diagnostic] = {}
         for point in points:
-            found = _learn(model, point, runs, measured)
+            found = absent.get(point) or _learn(model, point, runs, measured)
             if isinstance(found, Seen):
                 seen[point] = found
             else:
                 problems[point] = found
         _check_repeatable(seen, first, again)
-        for point in _unordered(model, feed, sizes[0], measured[0], seen, first):
+        disordered = _not_by_sample(model, feed, sizes[0], measured[0], seen, first)
+        if isinstance(feed, TokenFeed):
+            disordered |= _not_by_position(model, feed, sizes[0], seen, first)
+        for point, wrong in disordered.items():
             described = _described(model, point)
-            message = f"the rows of {described} at `:{point.port}` do not follow the samples"
+            message = f"the rows of {described} at `:{point.port}` do not follow the {wrong}"
             problems[point] = Diagnostic("unaligned", message, help=_enclosing(point))
             del seen[point]
-        leaks = isinstance(feed, TokenFeed) and _padding_leaks(model, feed, sizes[1], seen)
-    return Probe(seen, problems, tuple(events), leaks)
+        mixing = _mixing(model, feed, seen) if isinstance(feed, TokenFeed) else Mixing.NONE
+    if before != [(name, id(module)) for name, module in model.module.named_modules()]:
+        message = "the model exchanges modules of its own while it runs, so hooks would be lost"
+        raise ModelError(Diagnostic("unstable-model", message))
+    return Probe(seen, problems, tuple(events), mixing)
 
 
-def _run(model: Model, points: Sequence[HookPoint], inputs: dict[str, Any]) -> Values:
-    """One forward pass; every hook point's tensors, copied, in call order."""
+def _run(
+    model: Model,
+    points: Sequence[HookPoint],
+    inputs: dict[str, Any],
+    absent: dict[HookPoint, Diagnostic] | None = None,
+    only_shapes: bool = False,
+) -> Values:
+    """One forward pass; every hook point's tensors, copied, in call order.
+
+    ``only_shapes`` keeps them on the meta device, without their numbers. Why a port held no tensor
+    goes into ``absent`` where that is given; else it is raised.
+    """
     values: Values = {point: [] for point in points}
 
-    def keep(point: HookPoint) -> Any:
-        return lambda tensor: values[point].append(tensor.detach().clone())
+    def copy(tensor: Tensor) -> Tensor:
+        return torch.empty_like(tensor, device="meta") if only_shapes else tensor.detach().clone()
 
+    def keep(point: HookPoint) -> Any:
+        return lambda tensor: values[point].append(copy(tensor))
+
+    def missing(point: HookPoint, error: ModelError) -> None:
+        assert absent is not None
+        absent.setdefault(point, error.diagnostics[0])
+
+    taps = {point: keep(point) for point in points}
     try:
-        with hooked(model.module, {point: keep(point) for point in points}):
+        with hooked(model.module, taps, None if absent is None else missing):
             model.module(**inputs)
     except HookQLError:
         raise
@@ -130,6 +160,9 @@ def _learn(
         message = f"{described} gives a different shape at each of its {calls[0]} calls"
         return Diagnostic("unaligned", message, help=_enclosing(point))
     tensor = runs[0][point][0]
+    if tensor.is_complex():
+        message = f"{described} at `:{point.port}` has complex numbers, which are not ordered"
+        return Diagnostic("unaligned", message, help=_enclosing(point))
     return Seen(point, layouts[0], calls[0], layouts[0].describe(tensor.shape), tensor.dtype)
 
 
@@ -142,9 +175,9 @@ def _check_repeatable(seen: dict[HookPoint, Seen], first: Values, again: Values)
                 raise ModelError(Diagnostic("not-repeatable", message, help=advice))
 
 
-def _unordered(
+def _not_by_sample(
     model: Model, feed: Feed, asked: Size, size: Size, seen: dict[HookPoint, Seen], first: Values
-) -> list[HookPoint]:
+) -> dict[HookPoint, str]:
     """The hook points whose rows do not follow when the samples are exchanged.
 
     Catches what shapes cannot, such as experts' rows that happen to be as many as the tokens.
@@ -155,52 +188,76 @@ def _unordered(
         for n, v in inputs.items()
     }
     swapped = _run(model, list(seen), flipped)
-    unordered = []
+    wrong = {}
     for point, info in seen.items():
         for before, after in zip(first[point], swapped[point], strict=True):
             a = info.layout.rows(before, size.batch, size.positions)
             b = info.layout.rows(after, size.batch, size.positions)
-            a = a.reshape(size.batch, size.positions, *a.shape[1:]).flip(0).flatten(0, 1)
-            if _distance(a, b) > _tolerance(before.dtype):
-                unordered.append(point)
-                break
-    return unordered
+            turned = b.reshape(size.batch, size.positions, *b.shape[1:]).flip(0).flatten(0, 1)
+            if distance(a, turned, scale(a)) > _ROUNDING.get(before.dtype, 0.5):
+                wrong[point] = "samples"
+    return wrong
 
 
-def _padding_leaks(model: Model, feed: TokenFeed, size: Size, seen: dict[HookPoint, Seen]) -> bool:
-    """Whether right padding changes the real rows of a sample, beyond the noise of batching."""
-    long, short = size.positions, max(1, size.positions - 3)
-    ids = feed.random_ids(2, long)
-    mask = torch.ones(2, long, dtype=torch.bool)
-    mask[1, short:] = False
-    padded_ids = ids.masked_fill(~mask, int(ids[0, 0]))
-    points = list(seen)
-    padded = _run(model, points, feed.inputs(padded_ids, mask))
-    alone = _run(model, points, feed.inputs(ids[1:, :short], mask[1:, :short]))
-    twice = ids[1:, :short].repeat(2, 1)
-    paired = _run(model, points, feed.inputs(twice, torch.ones_like(twice, dtype=torch.bool)))
+def _not_by_position(
+    model: Model, feed: TokenFeed, size: Size, seen: dict[HookPoint, Seen], first: Values
+) -> dict[HookPoint, str]:
+    """The hook points at which another last token changes rows, but not the last one."""
+    ids = feed.random_ids(size.batch, size.positions)
+    ids[0, -1] = feed.other_id(int(ids[0, -1]))
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    changed = _run(model, list(seen), feed.inputs(ids, mask, size.decoder))
+    wrong = {}
     for point, info in seen.items():
-        for one, two, three in zip(alone[point], paired[point], padded[point], strict=True):
-            wanted = info.layout.rows(one, 1, short)
-            noise = _distance(wanted, info.layout.rows(two, 2, short)[:short])
-            moved = _distance(wanted, info.layout.rows(three, 2, long)[long : long + short])
-            if moved > 10 * noise + _tolerance(one.dtype) / 100:
-                return True
-    return False
+        for before, after in zip(first[point], changed[point], strict=True):
+            a = info.layout.rows(before, size.batch, size.positions)[: size.positions]
+            b = info.layout.rows(after, size.batch, size.positions)[: size.positions]
+            limit, by = _ROUNDING.get(before.dtype, 0.5), scale(a)
+            moved = [
+                distance(x, y, by) > limit for x, y in zip(a[:, None], b[:, None], strict=True)
+            ]
+            if any(moved) and not moved[-1]:
+                wrong[point] = "positions"
+    return wrong
 
 
-def _distance(a: Tensor, b: Tensor) -> float:
-    """The largest difference, as a share of the largest finite |a|."""
-    a, b = a.double(), b.double()
-    scale = a.abs().nan_to_num(0, 0, 0).max().clamp(min=1e-30) if a.numel() else 1.0
-    difference = (a - b).abs()
-    # Equal infinities and NaNs on both sides are no difference.
-    difference = difference.masked_fill((a == b) | (a.isnan() & b.isnan()), 0).nan_to_num(1e30)
-    return float(difference.max() / scale) if a.numel() else 0.0
+def _mixing(model: Model, feed: TokenFeed, seen: dict[HookPoint, Seen]) -> Mixing:
+    """Whether padding, or other samples, change a sample's rows at some hook point."""
+    longest = max(size.positions for size in feed.sizes())
+    lengths = sorted({longest, longest - 1, max(1, longest - 4), max(1, longest // 3)})[::-1]
+    ids = feed.random_ids(len(lengths), longest)
+    mask = torch.arange(longest) < torch.tensor(lengths)[:, None]
+    points = list(seen)
+
+    def unpadded(rows: Tensor) -> Values:
+        return _run(model, points, feed.inputs(rows, torch.ones_like(rows, dtype=torch.bool)))
+
+    alone = [unpadded(ids[i : i + 1, :n]) for i, n in enumerate(lengths)]
+    padded = _run(model, points, feed.inputs(ids.masked_fill(~mask, feed.pad_id), mask))
+    twice, beside = unpadded(ids[:1].repeat(2, 1)), unpadded(ids[:2])
+    found = Mixing.NONE
+    for point, info in seen.items():
+        for call in range(info.calls):
+            tensors = [run[point][call] for run in alone]
+            others = padded[point][call], twice[point][call], beside[point][call]
+            judged = judge(info.layout, lengths, tensors, *others)
+            if judged is Mixing.SAMPLES:
+                return judged
+            found = judged if judged is Mixing.PADDING else found
+    return found
 
 
-def _tolerance(dtype: torch.dtype) -> float:
-    return 1e-3 if dtype in (torch.float32, torch.float64) else 1e-1
+def _check_stable(module: nn.Module) -> None:
+    """Refuse what would change the model for good when it meets short inputs."""
+    config = getattr(module, "config", None)
+    if getattr(config, "attention_type", None) == "block_sparse":
+        message = "this model exchanges its block-sparse attention for another on short inputs"
+        advice = "load it with attention_type='original_full' and give it as a module"
+        raise ModelError(Diagnostic("unstable-model", message, help=advice))
+
+
+# Exchanging samples leaves rows as they were but for rounding; in units of `scale`.
+_ROUNDING = {torch.float64: 1e-2, torch.float32: 1e-2}
 
 
 def _bits(tensor: Tensor) -> Tensor:
@@ -246,6 +303,6 @@ def _never_ran(root: nn.Module, point: HookPoint) -> Diagnostic:
         "never-ran",
         f"`{point.module}` ({type(root.get_submodule(point.module)).__name__}) is never called in "
         "a forward pass",
-        help=did_you_mean(name, siblings) or (f"capture `{parent}` instead" if parent else None),
+        help=f"it takes no part in evaluation; capture `{parent}` instead" if parent else None,
         notes=(f"beside it: {listing(siblings)}",) if siblings else (),
     )

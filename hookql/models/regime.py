@@ -13,8 +13,7 @@ def length_group(module: nn.Module, padding_leaks: bool) -> Callable[[int], int]
 
     Where padding changes real rows, every length is alone. Rotary embeddings that switch to other
     frequencies when the longest sample of the batch passes a bound (longrope), which a probe with
-    short inputs cannot see, are read off the config: short and long ones never mix; and where the
-    frequencies follow the length itself (dynamic), every longer length is alone.
+    short inputs cannot see, are read off the config: short and long ones never mix.
     """
     if padding_leaks:
         return lambda length: length
@@ -25,10 +24,6 @@ def length_group(module: nn.Module, padding_leaks: bool) -> Callable[[int], int]
         )
         if kind == "longrope" and bound:
             return lambda length, bound=int(bound): int(length > bound)  # type: ignore[misc]
-        if kind == "dynamic":
-            bound = bound or getattr(module.config, "max_position_embeddings", None)
-            if bound:
-                return lambda length, bound=int(bound): 0 if length <= bound else length  # type: ignore[misc]
     return lambda length: 0
 
 

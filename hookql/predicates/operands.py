@@ -114,7 +114,9 @@ class Operands:
                 f"the data has no column `{node.column}`",
                 node,
                 did_you_mean(node.column, self.columns),
-                (f"columns: {listing(tuple(self.columns))}",),
+                (f"columns: {listing(tuple(self.columns))}",)
+                if self.columns
+                else ("what is run has no columns",),
             )
         return rows.Place(node.column, self.source, node.span)
 

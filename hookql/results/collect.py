@@ -24,9 +24,11 @@ def collect(plan: Plan, outcome: Outcome) -> list[CaptureResult]:
 def _capture(plan: Plan, capture: PlannedCapture, outcome: Outcome) -> CaptureResult:
     groups: dict[object, list[Target]] = {}
     for target in capture.targets:
-        axes = plan.probe.seen[target.point].shape
-        # Layers are pooled within a role, where they have the same axes; else each stands alone.
-        key = (target.role, axes) if "layer" in capture.spec.pool else target
+        seen = plan.probe.seen[target.point]
+        # Layers are pooled within a role, where they are alike in axes and calls; else each stands
+        # alone.
+        alike = (target.role, seen.shape, seen.calls)
+        key = alike if "layer" in capture.spec.pool else target
         groups.setdefault(key, []).append(target)
     sites = [_site(plan, capture, targets, outcome) for targets in groups.values()]
     return CaptureResult(
@@ -64,7 +66,7 @@ def _site(
         count=outcome.kept[capture.mask],
         variables=_variables(capture, states),
         nonfinite=sum(fault.count for fault in faults),
-        first_nonfinite=outcome.place(min(places)) if places else None,
+        first_nonfinite=outcome.place(min(places))[::2] if places else None,
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray
 
+from hookql.models.names import compact
 from hookql.results.attributes import clean, plain_text
 from hookql.statistics import STATISTICS
 
@@ -51,28 +52,6 @@ def site_shape(site: SiteResult) -> tuple[int, ...]:
     shapes = [np.shape(values) for values in site.variables.values()]
     longest = max(shapes, key=len, default=())
     return longest[1:] if site.calls > 1 else longest
-
-
-def compact(modules: Sequence[str]) -> str:
-    """Names that differ in one number as one, ``h[0:6].attn``; else a list."""
-    if len(modules) == 1:
-        return modules[0]
-    steps = [name.split(".") for name in modules]
-    if len({len(s) for s in steps}) == 1:
-        differing = [i for i, column in enumerate(zip(*steps, strict=True)) if len(set(column)) > 1]
-        if len(differing) == 1 and all(s[differing[0]].isdecimal() for s in steps):
-            numbers = [int(s[differing[0]]) for s in steps]
-            start, stop = steps[0][: differing[0]], steps[0][differing[0] + 1 :]
-            return ".".join(
-                [*start[:-1], f"{start[-1] if start else ''}[{_slice(numbers)}]", *stop]
-            )
-    return ", ".join(modules)
-
-
-def _slice(numbers: Sequence[int]) -> str:
-    if list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
-        return f"{numbers[0]}:{numbers[-1] + 1}"
-    return ",".join(map(str, numbers))
 
 
 def _statistic(

@@ -21,7 +21,7 @@ def check_target(path: str | Path, *, overwrite: bool = False) -> None:
     if path.exists() and not path.is_file():
         raise _usage("not-a-file", f"`{path}` is not a regular file")
     if path.exists() and not overwrite:
-        advice = "give another name, or allow it to be overwritten"
+        advice = "give another name, or `--overwrite` (from Python: overwrite=True)"
         raise _usage("file-exists", f"`{path}` exists already", advice)
     if not folder.is_dir():
         raise _usage("no-such-folder", f"there is no folder `{path.parent}` to write `{path}` in")

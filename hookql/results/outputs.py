@@ -45,9 +45,14 @@ class Outputs:
 def plan_outputs(query: Query, main: Path | None, overwrite: bool) -> Outputs:
     """Where the captures will go; `into` files lie beside the main one.
 
-    Raises UsageError for a file that exists (without overwrite) or cannot be written, and where
-    an `into` names the main file.
+    Raises UsageError for a file that exists (without overwrite), cannot be written or does not
+    end in `.nc`, and where an `into` names the main file.
     """
+    # What `into` names was looked at with the query.
+    if main is not None and main.suffix != ".nc" and not main.is_dir():
+        message = f"the output `{main}` does not end in `.nc`: results are NetCDF files"
+        advice = f"write `{main.with_suffix('.nc')}`"
+        raise UsageError(Diagnostic("bad-file", message, help=advice))
     folder = main.parent if main is not None else Path()
     into = tuple(None if c.into is None else folder / c.into for c in query.captures)
     if main is not None and main in into:

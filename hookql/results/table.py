@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import sys
@@ -12,8 +13,8 @@ from typing import Any
 import numpy as np
 import xarray
 
+from hookql.models.names import compact
 from hookql.results.cells import Column, plural, statistic_column
-from hookql.results.dataset import compact
 
 # Parts of every dataset that are no statistic.
 APART = {"count", "nonfinite", "first_nonfinite_sample", "first_nonfinite_position"}
@@ -82,6 +83,8 @@ def _table(
     statistics = [
         statistic_column(data[name], rows, ascii) for name in data.data_vars if name not in APART
     ]
+    if not statistics and not data["count"].ndim:
+        statistics = [_count_column(data, rows)]
     # The modules' names are worth a column where all statistics still fit beside it.
     if module and _room([*labels, module, *statistics]) <= width:
         labels = [*labels, module]
@@ -112,6 +115,12 @@ def _labels(data: xarray.Dataset, rows: Sequence[str]) -> tuple[list[Column], Co
     return labels, Column(("", "", "module"), modules, left=True)
 
 
+def _count_column(data: xarray.Dataset, rows: Sequence[str]) -> Column:
+    """The tokens kept, the same in each row: the answer where nothing else was asked for."""
+    number = math.prod(data.sizes[dim] for dim in rows)
+    return Column(("", "", "count"), (f"{int(data['count']):,}",) * number)
+
+
 def _title(data: xarray.Dataset) -> str:
     """The modules' names as a query writes them, with the port if it is not the output."""
     if "modules" in data.attrs:
@@ -123,11 +132,13 @@ def _title(data: xarray.Dataset) -> str:
 
 
 def _size_line(data: xarray.Dataset, run: Mapping[Hashable, Any]) -> str:
-    """``6 layers · 768 features · 1,234 tokens kept of 1,300 run``."""
+    """``6 layers · 768 features · 1,234 tokens kept of 1,300``."""
     sizes = [f"{size:,} {plural(str(dim), size)}" for dim, size in data.sizes.items()]
     counts = np.unique(data["count"].values)
     kept = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
-    of = f" of {int(run['tokens_run']):,} run" if "tokens_run" in run else ""
+    # What was never run, as no `where` wanted a token of its batch, was looked at too.
+    looked_at = int(run.get("tokens_run", 0)) + int(run.get("tokens_skipped", 0))
+    of = f" of {looked_at:,}" if "tokens_run" in run else ""
     return " · ".join([*sizes, f"{kept} tokens kept{of}"])
 
 
@@ -235,6 +246,7 @@ def _counts(attributes: Mapping[Hashable, Any]) -> Iterator[str]:
     for name, words in (
         ("samples", "sample"),
         ("tokens_run", "token run"),
+        ("tokens_skipped", "token skipped"),
         ("tokens_dropped", "token dropped"),
         ("samples_truncated", "sample truncated"),
         ("samples_split", "sample split"),

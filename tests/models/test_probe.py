@@ -14,6 +14,7 @@ import hookql
 from hookql.errors import ModelError
 from hookql.models.feed import TokenFeed
 from hookql.models.load import Model, wrap_model
+from hookql.models.mixing import Mixing
 from hookql.models.ports import HookPoint
 from hookql.models.probe import Probe, probe
 from tests import oracle
@@ -70,6 +71,9 @@ def seeded(make: Any) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(9)
         module: nn.Module = make().eval()
+        with torch.no_grad():  # an embedding of zeros for padding would hide a leak
+            for parameter in module.parameters():
+                parameter.add_(torch.randn_like(parameter), alpha=0.05)
     return module
 
 
@@ -88,7 +92,7 @@ def test_models_whose_padding_leaks_still_agree_with_the_oracle(
 ) -> None:
     """They are found out, and run in batches of equal lengths: the oracle's numbers."""
     model, tokenizer = seeded(make), character_tokenizer()
-    assert learn(model, site).padding_leaks
+    assert Mixing.PADDING is learn(model, site).mixing
     result = hookql.run(
         f"capture {oracle.ALL} from {site}",
         model=model,
@@ -118,14 +122,15 @@ def test_models_that_mask_their_padding_do_not_leak(name: str, module: str) -> N
     """The ordinary families may share batches of different lengths."""
     model, tokenizer, _ = tiny(name)
     wrapped = wrap_model(model, tokenizer)
-    assert not probe(wrapped, [HookPoint(module, "output")], TokenFeed(wrapped)).padding_leaks
+    learnt = probe(wrapped, [HookPoint(module, "output")], TokenFeed(wrapped))
+    assert Mixing.NONE is learnt.mixing
 
 
 def test_what_leaks_only_after_the_hook_points_does_not_matter() -> None:
     """The embedding of a leaking model is clean: it is batched freely."""
     model = seeded(Bidirectional)
-    assert not learn(model, "embed").padding_leaks
-    assert learn(model, "embed", "layer").padding_leaks
+    assert Mixing.NONE is learn(model, "embed").mixing
+    assert Mixing.PADDING is learn(model, "embed", "layer").mixing
 
 
 class Noisy(nn.Module):
@@ -218,7 +223,7 @@ def test_layouts_of_one_model() -> None:
         "positions": (1, "position", 8),
         "embed": ("batch", "position", 8),
     } == shapes
-    assert not learnt.padding_leaks
+    assert Mixing.NONE is learnt.mixing
     ids = oracle.encode(tokenizer, TEXTS)
     with torch.no_grad():
         embedded = [model.embed(row) + model.positions(torch.arange(row.shape[1])) for row in ids]

@@ -76,6 +76,13 @@ def test_summary(golden: Golden) -> None:
     golden("results/summary.txt", summary(first(), 100, ascii=False) + "\n")
 
 
+def test_what_was_skipped_was_looked_at_too() -> None:
+    """The tokens of batches that no `where` wanted are part of the whole, and said apart."""
+    tree = build_tree([capture(site(0))], attributes(tokens_run=1300, tokens_skipped=700))
+    assert "1,234 tokens kept of 2,000\n" in render(tree, 100, ascii=False)
+    assert "1,300 tokens run · 700 tokens skipped" in summary(tree, 100, ascii=False)
+
+
 @pytest.mark.parametrize("width", [60, 100])
 def test_every_kind_of_table(golden: Golden, width: int) -> None:
     """Calls, heads, 100 layers, huge numbers, NaN, pooled numbers, no tokens: at two widths."""

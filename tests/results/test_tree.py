@@ -10,7 +10,6 @@ import xarray
 
 from hookql.errors import QueryError
 from hookql.results.attributes import clean
-from hookql.results.dataset import compact
 from hookql.results.tree import RESERVED, build_tree
 from tests.results.made import attributes, capture, numbers, site, spec
 
@@ -152,23 +151,6 @@ def test_reserved_names_are_refused(name: str) -> None:
     with pytest.raises(QueryError) as caught:
         build_tree([wrong], {})
     assert caught.value.code == "reserved-name"
-
-
-@pytest.mark.parametrize(
-    ("modules", "expected"),
-    [
-        (["h.0.attn"], "h.0.attn"),
-        (["h.0.attn", "h.1.attn", "h.2.attn"], "h[0:3].attn"),
-        (["h.0.attn", "h.4.attn"], "h[0,4].attn"),
-        (["0", "1"], "[0:2]"),
-        (["h.0.attn", "h.1.mlp"], "h.0.attn, h.1.mlp"),
-        (["h.0.e.1", "h.1.e.0"], "h.0.e.1, h.1.e.0"),
-        (["a", "a.b"], "a, a.b"),
-    ],
-)
-def test_compact(modules: list[str], expected: str) -> None:
-    """Names that differ in one index are written as one."""
-    assert compact(modules) == expected
 
 
 def test_attributes_are_what_netcdf_can_hold() -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from hookql.models.mixing import Mixing
 from hookql.models.ports import HookPoint
 from hookql.plan import Plan, PlannedCapture
 
@@ -37,14 +38,19 @@ def describe(plan: Plan) -> dict[str, Any]:
         ],
         "hook_points": [_point(plan, point) for point in plan.points],
         "stop": {"module": stop or "model", "side": kind, "share": round(plan.share, 4)},
-        "batches": "equal lengths only: padding would change this model's values"
-        if plan.probe.padding_leaks
-        else "sorted by length, padded on the right, padding masked",
+        "batches": _BATCHES[plan.probe.mixing],
         "bytes": {
             "memory": sum(_state_bytes(plan, point) for point in plan.points),
             "written": sum(capture["bytes"] for capture in captures),
         },
     }
+
+
+_BATCHES = {
+    Mixing.NONE: "sorted by length, padded on the right, padding masked",
+    Mixing.PADDING: "equal lengths only: padding would change this model's values",
+    Mixing.SAMPLES: "every sample alone: others in its batch would change this model's values",
+}
 
 
 def _capture(plan: Plan, capture: PlannedCapture) -> dict[str, Any]:
@@ -56,10 +62,11 @@ def _capture(plan: Plan, capture: PlannedCapture) -> dict[str, Any]:
         axes = dict(zip(seen.layout.axes, _row_shape(seen.shape, seen.layout.axes), strict=True))
         kept = {name: n for name, n in axes.items() if name not in capture.spec.pool}
         dims = {**({"call": seen.calls} if seen.calls > 1 else {}), **kept}
-        if target.role not in roles or "layer" not in capture.spec.pool:
-            size += len(statistics) * _product(dims.values()) * _FLOAT64
         shown = ", ".join(f"{name} {n}" for name, n in dims.items()) or "one number"
-        roles.setdefault(f"{target.role} ({shown})", []).append(str(target.point))
+        role = f"{target.role} ({shown})"
+        if role not in roles or "layer" not in capture.spec.pool:
+            size += len(statistics) * _product(dims.values()) * _FLOAT64
+        roles.setdefault(role, []).append(str(target.point))
     return {
         "name": capture.name,
         "statistics": statistics,

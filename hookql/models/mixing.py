@@ -1,0 +1,84 @@
+"""What rows of a batch do to each other: does padding, or another sample, change a sample's rows?
+
+Differences are measured feature by feature against that feature's own spread, so that one massive
+activation does not hide a leak in all the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from hookql.models.layout import Layout
+
+# Beyond ten times the noise of batching itself, and this many standard deviations, rows differ.
+_TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-3}
+_LOW_TOLERANCE = 0.1
+
+
+class Mixing(Enum):
+    """How far samples may share a batch without changing each other's rows."""
+
+    NONE = "none"  # right padding with a mask changes nothing
+    PADDING = "padding"  # only equal lengths may share a batch
+    SAMPLES = "samples"  # every sample runs alone
+
+
+def scale(rows: Tensor) -> Tensor:
+    """For each feature of rows (n, *axes), what a difference is measured by, float64 (F,).
+
+    Its standard deviation; at least a hundredth of the median one, and what the dtype resolves.
+    """
+    flat = rows.reshape(len(rows), -1)
+    resolution = torch.finfo(flat.dtype).eps if flat.is_floating_point() else 0.0
+    flat = flat.double().nan_to_num(0, 0, 0)
+    spread = flat.std(0, unbiased=False)
+    floor = torch.maximum(0.01 * spread.median(), 64 * resolution * flat.abs().amax(0))
+    return torch.maximum(spread, floor).clamp(min=1e-30)
+
+
+def distance(a: Tensor, b: Tensor, by: Tensor) -> float:
+    """The largest difference of two sets of rows (n, *axes), in units of each feature's scale."""
+    if not a.numel():
+        return 0.0
+    a, b = a.reshape(len(a), -1).double(), b.reshape(len(b), -1).double()
+    # Equal infinities and NaNs on both sides are no difference.
+    same = (a == b) | (a.isnan() & b.isnan())
+    return float(((a - b).abs() / by).masked_fill(same, 0).nan_to_num(1e30).max())
+
+
+def differs(moved: float, noise: float, dtype: torch.dtype) -> bool:
+    """Whether rows moved by more than batching's own noise explains."""
+    return moved > 10 * noise + _TOLERANCE.get(dtype, _LOW_TOLERANCE)
+
+
+def judge(
+    layout: Layout,
+    lengths: Sequence[int],
+    alone: Sequence[Tensor],
+    padded: Tensor,
+    twice: Tensor,
+    beside: Tensor,
+) -> Mixing:
+    """What one hook point's tensors say.
+
+    ``lengths``: the longest first; ``alone``: each sample by itself; ``padded``: all in one batch,
+    padded to the longest; ``twice``: the first beside itself; ``beside``: the first beside another
+    of its length.
+    """
+    width = lengths[0]
+    single = [layout.rows(t, 1, n) for t, n in zip(alone, lengths, strict=True)]
+    by = scale(torch.cat(single))
+    first, dtype = single[0], alone[0].dtype
+    noise = distance(first, layout.rows(twice, 2, width)[:width], by)
+    if differs(distance(first, layout.rows(beside, 2, width)[:width], by), noise, dtype):
+        return Mixing.SAMPLES
+    rows = layout.rows(padded, len(lengths), width)
+    for number, (mine, length) in enumerate(zip(single, lengths, strict=True)):
+        among = rows[number * width : number * width + length]
+        if differs(distance(mine, among, by), noise, dtype):
+            return Mixing.PADDING
+    return Mixing.NONE

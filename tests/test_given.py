@@ -1,0 +1,163 @@
+"""Model inputs given directly: ids in every padding, pixels, embeddings, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import hookql
+from tests import oracle
+from tests.tiny import character_tokenizer, tiny
+
+TEXTS = ["Where were you?", "a", "To be, or not to be.", "x" * 30]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_tokenizers_whole_output_may_be_given(side: str) -> None:
+    """Ids, mask and token types of BERT, padded on either side: positions count real tokens."""
+    model, _, _ = tiny("bert")
+    tokenizer = character_tokenizer(side, cls=True)
+    inputs = dict(tokenizer(TEXTS, return_tensors="pt", padding=True))
+    inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
+    outputs = oracle.outputs_of(model, ["encoder.layer.2"], oracle.encode(tokenizer, TEXTS))
+    for where, pick in {
+        "position == -1": slice(-1, None),
+        "position == 0": slice(0, 1),
+        "not special": slice(1, -1),
+        "position in {1, 2}": slice(1, 3),
+    }.items():
+        query = f"capture {oracle.ALL} from encoder.layer[2] where {where}"
+        result = hookql.run(query, model=model, tokenizer=tokenizer, inputs=inputs)
+        rows = np.concatenate([row[pick] for row in outputs["encoder.layer.2"]])
+        oracle.assert_agrees(result.dataset.isel(layer=0), rows)
+
+
+def test_token_types_travel_with_their_tokens() -> None:
+    """Token types that are not zero change BERT's rows, and do so for the right tokens."""
+    model, _, _ = tiny("bert")
+    ids = torch.tensor([[0, 0, 20, 21, 22, 23], [30, 31, 32, 33, 34, 35]])
+    mask = torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]])
+    types = torch.tensor([[0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1]])
+    result = hookql.run(
+        f"capture {oracle.ALL} from encoder.layer[1]",
+        model=model,
+        inputs={"input_ids": ids, "attention_mask": mask, "token_type_ids": types},
+    )
+    rows = []
+    for row, start in ((0, 2), (1, 0)):
+        kept = oracle.outputs_of(
+            model,
+            ["encoder.layer.1"],
+            [ids[row : row + 1, start:]],
+            token_type_ids=types[row : row + 1, start:],
+        )
+        rows += kept["encoder.layer.1"]
+    oracle.assert_agrees(result.dataset.isel(layer=0), np.concatenate(rows))
+
+
+def test_limit_counts_samples_of_inputs() -> None:
+    """`limit` takes the first samples of ids and of tensors."""
+    model, _, _ = tiny("gpt2")
+    ids = torch.arange(20, 80).reshape(6, 10)
+    result = hookql.run(
+        "capture mean from transformer.h[0]", model=model, inputs={"input_ids": ids}, limit=2
+    )
+    assert 20 == int(result["count"])
+    vit, _, _ = tiny("vit")
+    pixels = torch.randn(5, 3, 32, 32)
+    result = hookql.run(
+        "capture mean from layers[0]", model=vit, inputs={"pixel_values": pixels}, limit=2
+    )
+    assert 2 * 17 == int(result["count"])
+
+
+BAD: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "a mask with holes": (
+        {"input_ids": torch.ones(1, 4).long(), "attention_mask": torch.tensor([[1, 0, 1, 1]])},
+        {},
+        "bad-inputs",
+    ),
+    "tensors of another shape": (
+        {"input_ids": torch.ones(1, 4).long(), "position_ids": torch.ones(4).long()},
+        {},
+        "bad-inputs",
+    ),
+    "decoder inputs": (
+        {"input_ids": torch.ones(1, 4).long(), "decoder_input_ids": torch.ones(1, 4).long()},
+        {},
+        "not-yet",
+    ),
+    "padded embeddings": (
+        {"inputs_embeds": torch.ones(1, 4, 32), "attention_mask": torch.tensor([[1, 1, 1, 0]])},
+        {},
+        "bad-inputs",
+    ),
+    "an unknown name": ({"pixels": torch.ones(1, 4)}, {}, "unknown-input"),
+    "an option of text": ({"input_ids": torch.ones(1, 4).long()}, {"max_length": 2}, "bad-option"),
+    "too long": ({"input_ids": torch.ones(1, 65).long()}, {}, "too-long"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_inputs_that_would_be_misread_are_refused(case: str) -> None:
+    """Each is an error with a code, never a number."""
+    model, _, _ = tiny("gpt2")
+    inputs, options, code = BAD[case]
+    with pytest.raises(hookql.UsageError) as caught:
+        hookql.run("capture mean from transformer.h[0]", model=model, inputs=inputs, **options)
+    assert code == caught.value.code
+
+
+@pytest.mark.parametrize("column", ["token == 3", "prev == none", "special", "next == 0"])
+def test_there_are_no_token_columns_without_tokens(column: str) -> None:
+    """A ViT's patches have no ids to compare."""
+    model, _, _ = tiny("vit")
+    with pytest.raises(hookql.QueryError) as caught:
+        hookql.run(
+            f"capture mean from layers[0] where {column}",
+            model=model,
+            inputs={"pixel_values": torch.randn(2, 3, 32, 32)},
+        )
+    assert "no-tokens" == caught.value.code
+
+
+def test_vision_probing_leaves_no_hooks() -> None:
+    """Finding a ViT's positions does not make transformers install hooks of its own."""
+    model, _, _ = tiny("vit")
+
+    def hooks() -> int:
+        return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+    before = hooks()
+    inputs = {"pixel_values": torch.randn(2, 3, 32, 32)}
+    hookql.run("capture mean from layers[0]", model=model, inputs=inputs)
+    assert before == hooks()
+
+
+def test_embeddings_may_be_given() -> None:
+    """`inputs_embeds` have positions, found by cutting them."""
+    model, _, _ = tiny("llama")
+    embeds = torch.randn(3, 9, 32, generator=torch.Generator().manual_seed(0))
+    result = hookql.run(
+        f"capture {oracle.ALL} from model.layers[*] where position >= 4",
+        model=model,
+        inputs={"inputs_embeds": embeds},
+    )
+    with torch.no_grad():
+        states = model(inputs_embeds=embeds, output_hidden_states=True).hidden_states
+    rows = states[1][:, 4:].double().flatten(0, 1).numpy()
+    oracle.assert_agrees(result.dataset.isel(layer=0), rows)
+
+
+def test_a_plain_module_has_one_row_a_sample() -> None:
+    """A perceptron on (samples, features): each sample is one row."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
+    x = torch.randn(11, 8)
+    result = hookql.run(f'capture {oracle.ALL} from "1"', model=model, inputs={"input": x})
+    rows = torch.relu(model[0](x)).detach().double().numpy()
+    oracle.assert_agrees(result.dataset.isel(layer=0), rows)
