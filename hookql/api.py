@@ -65,6 +65,9 @@ def run(
     """
     from hookql.execute import execute
 
+    if not isinstance(output, str | Path | None):
+        message = f"`output` is a file's name, not {type(output).__name__}"
+        raise UsageError(Diagnostic("bad-file", message))
     finished = execute(
         parse_query(query),
         model=model,
@@ -148,6 +151,9 @@ def parse_query(query: str | Path | Query) -> Query:
     """
     if isinstance(query, Query):
         return query
+    if not isinstance(query, str | Path):
+        message = f"a query is its text or its file, not {type(query).__name__}"
+        raise UsageError(Diagnostic("no-query", message))
     if isinstance(query, Path) or (query.strip().endswith(".hq") and "\n" not in query.strip()):
         return resolve(parse(read_query_file(Path(query)), str(query)))
     return resolve(parse(query))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import hookql
 from hookql.api import check, explain, parse_query, read_query_file
+from hookql.arguments import BEHIND_Q, Once, refuse
 from hookql.errors import Diagnostic, HookQLError, UsageError
 from hookql.language.query import Query
 from hookql.options import ModelOptions, RunOptions
@@ -28,12 +30,15 @@ examples:
   hookql show mlp.nc                                   a result, as tables
 """
 
+_LIKE_A_QUERY = re.compile(r"\s*(?:#|(?:capture|let)\s)")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
     try:
+        options, unknown = _parser().parse_known_args(arguments)
+        if unknown:
+            refuse(options, unknown)
         return int(options.command(options))
     except HookQLError as error:
         print(error, file=sys.stderr)
@@ -50,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hookql",
+        allow_abbrev=False,
         description="A query language for looking inside neural networks.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -90,8 +96,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(commands: Any, name: str, command: Any, help: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=help, description=help)
-    parser.set_defaults(command=command)
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=help, description=help, allow_abbrev=False
+    )
+    parser.set_defaults(command=command, parser=parser)
+    # Everything that says no action of its own, in its groups too.
+    parser.register("action", None, Once)
     return parser
 
 
@@ -162,9 +172,14 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.file == "-" and options.data == "-":
+        message = "the query and the data cannot both come in on stdin"
+        help = "put the query behind `-q` or into a file"
+        raise UsageError(Diagnostic("stdin-twice", message, help=help))
     query = _query(options)
-    output = _default_output(options) if options.output is None else Path(options.output)
-    unsaved = output is None and any(capture.into is None for capture in query.captures)
+    output = _output(options)
+    left = any(capture.into is None for capture in query.captures)
+    unsaved = output is None and left
     if unsaved and options.quiet:
         message = "the result would be lost: `--quiet` prints no table, and there is no output"
         raise UsageError(Diagnostic("no-output", message, help="give `-o FILE.nc`"))
@@ -182,6 +197,10 @@ def _run(options: argparse.Namespace) -> int:
         options=_run_options(options),
     )
     _warn(finished.warnings)
+    if options.output is not None and not left:
+        message = f"nothing is left for the output `{output}`: every capture has an `into`"
+        notes = ("what `into` names is written beside it",)
+        _warn([Diagnostic("unused-output", message, notes=notes, severity="warning")])
     if not options.quiet:
         print(render(finished.tree))
         for path in finished.written:
@@ -258,11 +277,18 @@ def _query(options: argparse.Namespace) -> Query:
         raise UsageError(Diagnostic("no-query", "there is no query", help=advice))
     if options.file is not None and options.query is not None:
         message = "give a query file or `--query`, not both"
-        raise UsageError(Diagnostic("two-queries", message))
+        is_data = hasattr(options, "data") and not options.file.endswith(".hq")
+        hint = f"write `--data {options.file}` if it is the data" if is_data else None
+        raise UsageError(Diagnostic("two-queries", message, help=hint))
     if options.query is not None:
         return _resolved(options.query, "<query>")
     if options.file == "-":
         return _resolved(_stdin(), "<stdin>")
+    if re.search(r"\s", options.file) and not os.path.exists(options.file):
+        message = f"there is no query file `{options.file}`"
+        if _LIKE_A_QUERY.match(options.file):
+            message = "a query stands where the name of a query file should"
+        raise UsageError(Diagnostic("query-file", message, help=BEHIND_Q))
     return parse_query(Path(options.file))
 
 
@@ -281,8 +307,15 @@ def _stdin() -> str:
         raise UsageError(Diagnostic("query-file", message)) from None
 
 
-def _default_output(options: argparse.Namespace) -> Path | None:
-    """`first.nc` for `queries/first.hq`, in the current folder; no file for a query without one."""
+def _output(options: argparse.Namespace) -> Path | None:
+    """The output that is given, else `first.nc` in the current folder for `queries/first.hq`; None
+    for a query that is no file."""
+    if options.output is not None:
+        output = Path(options.output)
+        if output.name == ".nc":
+            message = f"the output `{output}` has no name in front of `.nc`"
+            raise UsageError(Diagnostic("bad-file", message))
+        return output
     named = options.file is not None and options.file != "-"
     return Path(Path(options.file).stem + ".nc") if named else None
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from hookql.data.batches import Batch
 from hookql.errors import Diagnostic, HookQLError, ModelError
 from hookql.models.ports import compute_dtype
-from hookql.models.probe import Seen
+from hookql.models.probe import Seen, varying_calls
 from hookql.statistics import Accumulator, Statistic, accumulators
 
 _LATER = torch.iinfo(torch.int64).max
@@ -57,6 +57,13 @@ class Selection:
                 order.to(device, non_blocking=True),
             )
         return self._moved[device]
+
+
+def memory_advice(error: Exception) -> str | None:
+    """What helps where memory ran out; None for every other error."""
+    if "out of memory" not in str(error).lower():
+        return None
+    return "run smaller batches: `--tokens-per-batch` or `--batch-size`"
 
 
 class NonFinite:
@@ -130,11 +137,11 @@ class Detector:
         if self._failure is not None:
             raise self._failure
         if self.fired != self.seen.calls:
-            raise self._varying()
+            raise varying_calls(self.seen.point, self.seen.calls)
 
     def _observe(self, tensor: Tensor) -> None:
         if self.fired >= self.seen.calls:
-            raise self._varying()
+            raise varying_calls(self.seen.point, self.seen.calls)
         call, self.fired = self.fired, self.fired + 1
         try:
             view = self.seen.layout.rows(tensor.detach(), *self._size)
@@ -143,9 +150,13 @@ class Detector:
             raise
         except Exception as error:
             name = self.seen.point
-            message = f"the detector at `{name}` failed on a tensor of shape {tuple(tensor.shape)}"
+            shape = tuple(tensor.shape)
+            message = f"the statistics of `{name}` failed on a tensor of shape {shape}"
             notes = (f"{type(error).__name__}: {error}",)
-            raise ModelError(Diagnostic("detector-failed", message, notes=notes)) from error
+            help = memory_advice(error)
+            raise ModelError(
+                Diagnostic("detector-failed", message, help=help, notes=notes)
+            ) from error
 
     def _reduce(self, call: int, view: Tensor) -> None:
         if view.shape[0] != self._size[0] * self._size[1]:
@@ -161,11 +172,6 @@ class Detector:
             self.nonfinite[mask].update(rows, selection)
             for accumulator in states[call].values():
                 accumulator.update(rows)
-
-    def _varying(self) -> ModelError:
-        point, calls = self.seen.point, self.seen.calls
-        message = f"`{point}` ran {calls} times in the probe, but not so on the data"
-        return ModelError(Diagnostic("varying-calls", message))
 
     def accumulators(self, mask: int) -> list[dict[str, Accumulator]]:
         """For each call, the accumulators by key; those that saw no row know their axes."""

@@ -11,10 +11,13 @@ import torch
 import xarray
 from attrs import frozen
 
+from hookql.data.samples import Dataset
 from hookql.engines.local import Outcome
 from hookql.engines.local import run as run_local
-from hookql.errors import Diagnostic, UsageError
+from hookql.errors import Diagnostic, QueryError, UsageError, did_you_mean, listing
+from hookql.language import ast
 from hookql.language.query import Query
+from hookql.language.walk import walk
 from hookql.models.feed import TokenFeed
 from hookql.models.load import Model, load_model, wrap_model
 from hookql.options import ModelOptions, RunOptions, check_options, model_options
@@ -24,7 +27,7 @@ from hookql.results.collect import collect
 from hookql.results.outputs import plan_outputs
 from hookql.results.provenance import provenance
 from hookql.results.tree import build_tree
-from hookql.source import open_source
+from hookql.source import open_source, open_texts
 from hookql.work import Source
 
 AnyModel = str | Path | torch.nn.Module | Model
@@ -57,12 +60,15 @@ def execute(
     check_options(options)
     _check_texts(texts)
     outputs = plan_outputs(query, output, overwrite)
+    # Data first: what is wrong with it is said before a model takes its time to load.
+    dataset = open_texts(data, texts, inputs, options)
     loaded = get_model(model, tokenizer, options)
-    source = open_source(loaded, data, texts, inputs, options)
+    source = open_source(loaded, dataset, inputs, options)
     plan = bind(query, loaded, source.feed, source.columns)
     started = datetime.now(UTC)
     with progress_bar(source.total, show=progress) as tick:
         outcome = run_local(plan, source.work(plan), width=source.width, tick=tick)
+    _check_columns(plan, dataset)
     attributes = _attributes(plan, outcome, source, started)
     results = collect(plan, outcome)
     tree = build_tree(results, attributes)
@@ -71,6 +77,28 @@ def execute(
     written = outputs.write(results, attributes, remaining)
     warnings = (*plan.warnings, *_warnings(plan, outcome, source))
     return Finished(tree, plan, written, warnings)
+
+
+def _check_columns(plan: Plan, dataset: Dataset | None) -> None:
+    """Refuse a column that no sample had, where the data could not say so beforehand."""
+    if dataset is None or dataset.columns is not None:
+        return
+    wrong = {
+        node.column: Diagnostic(
+            "unknown-column",
+            f"no sample has a column `{node.column}`",
+            span=node.span,
+            source=plan.query.source,
+            help=did_you_mean(node.column, sorted(dataset.seen)),
+            notes=(f"columns: {listing(sorted(dataset.seen)) or 'none'}",),
+        )
+        for where in plan.masks
+        if where is not None
+        for node in walk(where)
+        if isinstance(node, ast.Row) and node.column not in dataset.seen
+    }
+    if wrong:
+        raise QueryError(wrong.values())
 
 
 def _check_texts(texts: object) -> None:
@@ -83,11 +111,16 @@ def _check_texts(texts: object) -> None:
 def get_model(model: AnyModel, tokenizer: Any, options: ModelOptions) -> Model:
     """The model that a name, a module or a `Model` stands for."""
     given = model_options(options)
+    if isinstance(tokenizer, str | Path):
+        message = "`tokenizer` is a name, not a tokenizer"
+        advice = "give `AutoTokenizer.from_pretrained(...)`"
+        raise UsageError(Diagnostic("bad-option", message, help=advice))
     if isinstance(model, str | Path):
         return load_model(str(model), **given)
     if given:
         message = f"`{next(iter(given))}` only goes with a model that HookQL loads by name"
-        raise UsageError(Diagnostic("model-option", message))
+        help = "leave it out: a module is run as it is"
+        raise UsageError(Diagnostic("model-option", message, help=help))
     return model if isinstance(model, Model) else wrap_model(model, tokenizer)
 
 
@@ -137,7 +170,7 @@ def _warnings(plan: Plan, outcome: Outcome, source: Source) -> list[Diagnostic]:
     found = []
     for capture in plan.captures:
         if not outcome.kept[capture.mask]:
-            message = f"`{capture.name}` kept no token: its numbers are NaN"
+            message = f"`{capture.name}` kept no token: all but its count is NaN"
             undefined = outcome.undefined[capture.mask]
             why = f" (its `where` is undefined at {undefined:,} tokens)" if undefined else ""
             found.append(_warning("empty-selection", message + why))
@@ -145,19 +178,22 @@ def _warnings(plan: Plan, outcome: Outcome, source: Source) -> list[Diagnostic]:
         for faults in detector.nonfinite.values():
             if faults.first is not None:
                 sample, chunk, position = outcome.place(faults.first)
-                message = f"`{point}` has {faults.count:,} NaN or infinite values"
+                values = "values" if faults.count > 1 else "value"
+                message = f"`{point}` has {faults.count:,} NaN or infinite {values}"
                 part = f", chunk {chunk}," if chunk else ""
                 where = f"the first in sample {sample}{part} at position {position}"
                 found.append(_warning("non-finite", f"{message}, {where}"))
-    facts = source.facts()
-    for name, one, many in (
-        ("tokens_dropped", "token was", "tokens were cut off by --overflow truncate"),
-        ("samples_empty", "sample was", "samples were empty and not run"),
-        ("samples_split", "sample was", "samples were longer than the context and split"),
+    facts = dict(source.facts())
+    if facts.get("overflow") == "pack":
+        facts.pop("samples_split")  # samples that straddle two contexts are what packing means
+    for code, one, many in (
+        ("tokens-dropped", "token was", "tokens were cut off by --overflow truncate"),
+        ("samples-empty", "sample was", "samples were empty and not run"),
+        ("samples-split", "sample was", "samples were longer than the context and split"),
     ):
-        if number := int(facts.get(name, 0)):
+        if number := int(facts.get(code.replace("-", "_"), 0)):
             said = many if number > 1 else one + many[many.index(" were ") + 5 :]
-            found.append(_warning(name.replace("_", "-"), f"{number:,} {said}"))
+            found.append(_warning(code, f"{number:,} {said}"))
     return found
 
 

@@ -150,7 +150,7 @@ def as_text(plan: Plan) -> str:
         f"stops      {before} {stop['module']}: {share}",
         f"batches    {facts['batches']}",
         f"memory     {_bytes(size['memory'])} of accumulators, however much data is run",
-        f"writes     about {_bytes(size['written'])}",
+        f"writes     {_bytes(size['written'])} of numbers, and some 20 kB that say what they are",
     ]
     return "\n".join(lines) + "\n"
 

@@ -35,14 +35,15 @@ class IdSource:
         arrays = _same_shape(inputs)
         limit = options.get("limit") or len(arrays["input_ids"])
         arrays = {name: array[:limit] for name, array in arrays.items()}
-        ids = arrays.pop("input_ids").astype(np.int64)
-        mask = arrays.pop("attention_mask", np.ones(ids.shape)).astype(bool)
+        ids = arrays.pop("input_ids").long().numpy()
+        mask = arrays.pop("attention_mask", torch.ones(ids.shape)).bool().numpy()
         given = arrays.pop("special_tokens_mask", None)
-        special = np.isin(ids, _special_ids(model)) if given is None else given.astype(bool)
+        special = np.isin(ids, _special_ids(model)) if given is None else given.bool().numpy()
         self.total: int | None = len(ids)
         self.width = max(1, ids.shape[1])
         self.columns: Sequence[str] | None = ()
-        self.feed: Feed = TokenFeed(model)
+        self.feed: Feed = (feed := TokenFeed(model))
+        feed.knows_special = given is not None or model.tokenizer is not None
         self._model = model
         self._options = options
         self._beside = arrays
@@ -82,11 +83,11 @@ class IdSource:
         """The tensors beside the ids, padded like the batch."""
         extras = {}
         for name, array in self._beside.items():
-            padded = np.zeros(batch.ids.shape, array.dtype)
+            padded = torch.zeros(batch.ids.shape, dtype=array.dtype)
             for row, context in enumerate(batch.contexts):
                 index = context.samples[0].index
                 padded[row, : len(context.ids)] = array[index, self._spans[index]]
-            extras[name] = torch.from_numpy(padded).to(self._model.device)
+            extras[name] = padded.to(self._model.device)
         return extras
 
     def _fingerprint(self) -> str:
@@ -98,13 +99,21 @@ class IdSource:
             digest.update(context.special.tobytes())
             for name in sorted(self._beside):
                 row = self._beside[name][context.samples[0].index, span]
-                digest.update(name.encode() + np.ascontiguousarray(row).tobytes())
+                digest.update(name.encode() + row.contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
 
-def _same_shape(inputs: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
-    """The tensors as arrays of one shape, (samples, positions)."""
-    shapes = {name: tuple(getattr(value, "shape", ())) for name, value in inputs.items()}
+def _same_shape(inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The tensors, on the CPU, of one shape, (samples, positions)."""
+    for name, value in inputs.items():
+        if not isinstance(value, torch.Tensor):
+            message = f"`{name}` is {type(value).__name__}, not a tensor"
+            advice = 'ask the tokenizer for tensors: return_tensors="pt", padding=True'
+            raise UsageError(Diagnostic("bad-inputs", message, help=advice))
+    if inputs["input_ids"].is_floating_point():
+        message = f"`input_ids` are {inputs['input_ids'].dtype}, not whole numbers"
+        raise UsageError(Diagnostic("bad-inputs", message))
+    shapes = {name: tuple(value.shape) for name, value in inputs.items()}
     decoder = [name for name in inputs if name.startswith("decoder_")]
     if decoder:
         message = f"`{decoder[0]}`: inputs of a decoder beside an encoder's are not built yet"
@@ -114,7 +123,11 @@ def _same_shape(inputs: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
         message = "`inputs` beside `input_ids` must all have its shape, (samples, positions)"
         notes = tuple(f"{name}: {shape}" for name, shape in shapes.items())
         raise UsageError(Diagnostic("bad-inputs", message, notes=notes))
-    return {name: torch.as_tensor(value).cpu().numpy() for name, value in inputs.items()}
+    for name in ("attention_mask", "special_tokens_mask"):
+        if name in inputs and not bool(((inputs[name] == 0) | (inputs[name] == 1)).all()):
+            message = f"`{name}` has other values than 0 and 1"
+            raise UsageError(Diagnostic("bad-inputs", message))
+    return {name: value.detach().cpu() for name, value in inputs.items()}
 
 
 def _span(mask: npt.NDArray[np.bool_], number: int) -> slice:

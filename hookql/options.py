@@ -56,4 +56,8 @@ def check_options(options: Mapping[str, Any], kind: type = RunOptions) -> None:
 def model_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Those options that say how a model is loaded, as far as they are given."""
     names = ModelOptions.__annotations__
-    return {n: v for n, v in options.items() if n in names and v not in (None, False)}
+    given = {n: v for n, v in options.items() if n in names and v not in (None, False)}
+    for name in ("dtype", "device"):  # torch.bfloat16 and torch.device("cpu") are their names
+        if name in given:
+            given[name] = str(given[name]).removeprefix("torch.")
+    return given

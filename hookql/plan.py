@@ -62,16 +62,20 @@ class Plan:
 
     @property
     def leave(self) -> tuple[str, str] | None:
-        """The event at which the pass is left: the one after the last that is needed.
+        """The event at which the pass is left: when another module begins, after the last needed.
 
-        The input of a module without parts is left at once, for what comes next is its work.
+        Not at once, so that a module that runs more often on the data than in the probe is noticed.
+        Behind the input of a module its work is not waited for.
         """
         events, after = self.probe.events, self.stop + 1
-        if after == len(events):
-            return None
         kind, module = events[self.stop]
-        leaf = kind == "input" and events[after] == ("output", module)
-        return events[self.stop] if leaf else events[after]
+        if kind == "input":
+            at_work = after < len(events) and events[after] != ("output", module)
+            return events[after] if at_work else events[self.stop]
+        for event in events[after:]:
+            if event[0] == "input" and not _related(event[1], module):
+                return event
+        return None
 
     @property
     def points(self) -> tuple[HookPoint, ...]:
@@ -114,8 +118,7 @@ def bind(query: Query, model: Model, feed: Feed, columns: Sequence[str] | None =
             problems += error.diagnostics
             continue
         captures.append(PlannedCapture(spec, name, targets, masks.index(spec.where)))
-    if not feed.tokens:
-        problems += _token_columns(query, masks)
+    problems += _unknown_columns(query, masks, feed)
     predicates: list[Predicate | None] = []
     vocabulary = Vocabulary(model.tokenizer) if feed.tokens else None
     for where in masks:
@@ -151,24 +154,43 @@ def bind(query: Query, model: Model, feed: Feed, columns: Sequence[str] | None =
     )
 
 
-def _token_columns(query: Query, masks: Sequence[ast.Expression | None]) -> list[Diagnostic]:
-    """Columns of tokens that a query asks for where there are none."""
-    return [
-        Diagnostic(
-            "no-tokens",
-            f"there is no `{node.id}` here: these inputs are not token ids",
-            span=node.span,
-            source=query.source,
-            notes=("there are position, length, sample and random()",),
-        )
+def _related(one: str, other: str) -> bool:
+    """Whether one module is the other, inside it or around it."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+
+
+def _unknown_columns(
+    query: Query, masks: Sequence[ast.Expression | None], feed: Feed
+) -> list[Diagnostic]:
+    """Columns that a query asks for and that these inputs do not say anything of."""
+    names = [
+        node
         for where in masks
         if where is not None
         for node in walk(where)
-        if isinstance(node, ast.Name) and node.id in _OF_TOKENS
+        if isinstance(node, ast.Name)
     ]
+    if not feed.tokens:
+        unknown = [node for node in names if node.id in (*_OF_SPECIAL, "token", "prev", "next")]
+        what = "these inputs are not token ids"
+        advice, notes = None, ("there are position, length, sample and random()",)
+        return [_unknown(query, node, what, advice, notes) for node in unknown]
+    if not getattr(feed, "knows_special", True):
+        what = "nothing says which of these ids the tokenizer added"
+        advice = "give `tokenizer=`, or a `special_tokens_mask` among the inputs"
+        unknown = [node for node in names if node.id in _OF_SPECIAL]
+        return [_unknown(query, node, what, advice, ()) for node in unknown]
+    return []
 
 
-_OF_TOKENS = ("token", "special", "content_position", "prev", "next")
+def _unknown(
+    query: Query, node: ast.Name, what: str, advice: str | None, notes: tuple[str, ...]
+) -> Diagnostic:
+    message = f"there is no `{node.id}` here: {what}"
+    return Diagnostic("no-tokens", message, node.span, query.source, advice, notes)
+
+
+_OF_SPECIAL = ("special", "content_position")
 
 
 def _targets(query: Query, spec: CaptureSpec, model: Model) -> tuple[Target, ...]:
@@ -207,7 +229,8 @@ def _without_problems(
                 Diagnostic(
                     "modules-left-out",
                     f"{len(failed)} of the modules that `{capture.name}` matches cannot be "
-                    f"captured and are left out ({', '.join(sorted(reasons))})",
+                    f"captured and {'are' if len(failed) > 1 else 'is'} left out "
+                    f"({', '.join(sorted(reasons))})",
                     span=failed[0].site.span,
                     source=query.source,
                     notes=(listing(folded([_said(target.point) for target in failed])),),

@@ -22,27 +22,41 @@ from hookql.work import Source, Work, token_work
 _DEFAULT_CONTEXT = 2048
 
 
-def open_source(
-    model: Model,
-    data: Any,
-    texts: Sequence[str],
-    inputs: Mapping[str, Any] | None,
-    options: RunOptions,
-) -> Source:
-    """The source that the arguments of `run` describe. Raises UsageError where they clash."""
+def open_texts(data: Any, texts: Sequence[str], inputs: Any, options: RunOptions) -> Dataset | None:
+    """The data set that the arguments of `run` name; None where they name none.
+
+    Raises UsageError where they clash, and whatever is wrong with the data's beginning.
+    """
+    if data is None and not texts:
+        return None
     if inputs is not None:
-        if data is not None or texts:
-            message = "give `inputs` or data, not both"
-            raise UsageError(Diagnostic("two-sources", message))
+        message = "give `inputs` or data, not both"
+        raise UsageError(Diagnostic("two-sources", message))
+    return open_data(
+        data,
+        texts=texts,
+        column=options.get("column"),
+        split=options.get("split"),
+        limit=options.get("limit"),
+    )
+
+
+def open_source(model: Model, dataset: Dataset | None, inputs: Any, options: RunOptions) -> Source:
+    """Where the batches come from: the inputs, the data set, or the demo model's own text."""
+    if inputs is not None:
         _only_for_text(options)
+        if not isinstance(inputs, Mapping):
+            message = f"`inputs` is {type(inputs).__name__}, not tensors by name"
+            advice = 'write `inputs={"pixel_values": tensor}`, or give what a tokenizer returns'
+            raise UsageError(Diagnostic("bad-inputs", message, help=advice))
         if "input_ids" in inputs:
             return IdSource(model, inputs, options)
         return TensorSource(model, inputs, options)
-    if data is None and not texts and model.name == "demo":
+    if dataset is None and model.name == "demo":
         from hookql.demo import text_path
 
-        data = text_path()
-    if data is None and not texts:
+        dataset = open_texts(text_path(), (), None, options)
+    if dataset is None:
         message = "there is no data to run"
         advice = 'give `--data FILE` or `--text "..."` (from Python: data= or texts=)'
         raise UsageError(Diagnostic("no-data", message, help=advice))
@@ -50,13 +64,6 @@ def open_source(
         message = f"`{model.name}` has no tokenizer, so it cannot be run on text"
         advice = "from Python give `tokenizer=`, or model inputs with `inputs=`"
         raise UsageError(Diagnostic("needs-tokenizer", message, help=advice))
-    dataset = open_data(
-        data,
-        texts=texts,
-        column=options.get("column"),
-        split=options.get("split"),
-        limit=options.get("limit"),
-    )
     return TextSource(model, dataset, options)
 
 

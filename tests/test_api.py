@@ -226,7 +226,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a mask alone": ({"inputs": {"attention_mask": torch.ones(2, 4)}}, "probe-failed"),
     "ids of three axes": ({"inputs": {"input_ids": torch.ones(2, 3, 4)}}, "bad-inputs"),
-    "too long ids": ({"inputs": {"input_ids": torch.ones(1, 65)}}, "too-long"),
+    "too long ids": ({"inputs": {"input_ids": torch.ones(1, 65).long()}}, "too-long"),
     "inputs that the model lacks": ({"inputs": {"pixels": torch.ones(2, 3)}}, "unknown-input"),
     "padding without ids": (
         {

@@ -25,7 +25,7 @@ FLOORS = [
     ["results"],
     ["options", "source", "given", "work", "progress", "execute", "explanation"],
     ["api"],
-    ["cli", "", "__main__"],
+    ["arguments", "cli", "", "__main__"],
 ]
 # Where only names are looked up, inside a function, a floor up; and what is imported for types.
 EXCEPTIONS = {("language.resolve", "statistics"), ("data", "data")}

@@ -27,7 +27,7 @@ capture mean, std
   where token != pad
 """
 QUERY = "capture mean from transformer.h[0].attn"
-BASE = ["run", "-q", QUERY, "--text", "Hello there", "--quiet", "-o", "result.nc"]
+BASE = ["run", "-q", QUERY, "--text", "Hello there", "--quiet"]
 
 
 class Result:
@@ -110,7 +110,7 @@ def test_the_file_holds_what_python_gets(command: Command) -> None:
 
 def test_quiet_prints_nothing(command: Command) -> None:
     """`--quiet`: the file is all."""
-    result = command(*BASE)
+    result = command(*BASE, "-o", "result.nc")
     assert (0, "", "") == (result.code, result.out, result.err)
     assert ["result.nc"] == files()
 
@@ -199,6 +199,14 @@ def test_all_into_leaves_no_main_file(command: Command) -> None:
     assert ["a.nc"] == files()
 
 
+def test_an_output_that_nothing_is_left_for(command: Command, golden: Any) -> None:
+    """An output beside captures that all have `into`: said, for it is not written."""
+    result = command("run", "-q", f'{QUERY} into "a.nc"', "--text", "Hello", "-o", "b.nc")
+    assert 0 == result.code
+    assert ["a.nc"] == files()
+    golden("cli/warning-unused-output.txt", result.err)
+
+
 def test_an_existing_into_file_is_not_overwritten(command: Command) -> None:
     """It is looked at before the model runs, as the output is."""
     Path("a.nc").write_bytes(b"mine")
@@ -241,7 +249,7 @@ def test_warnings_go_to_stderr(command: Command) -> None:
     """A selection that keeps nothing is said beside the table, and is no failure."""
     result = command("run", "-q", f"{QUERY} where position > 999", "--text", "Hello")
     assert 0 == result.code
-    assert "warning[empty-selection]: `attn` kept no token: its numbers are NaN" in result.err
+    assert "warning[empty-selection]: `attn` kept no token: all but its count is NaN" in result.err
     assert "empty-selection" not in result.out
 
 
@@ -260,7 +268,7 @@ def test_ctrl_c_in_this_process(command: Command, monkeypatch: pytest.MonkeyPatc
         raise KeyboardInterrupt
 
     monkeypatch.setattr("hookql.engines.local._forward", interrupted)
-    result = command(*BASE)
+    result = command(*BASE, "-o", "result.nc")
     assert (130, "", "interrupted: nothing was written\n") == (result.code, result.out, result.err)
     assert [] == files()
 
@@ -423,7 +431,17 @@ def test_fmt_goes_on_after_a_broken_file(command: Command) -> None:
 MISTAKES: dict[str, list[str]] = {
     "no-query": ["run"],
     "two-queries": ["run", "q.hq", "-q", QUERY],
+    "data-as-query": ["run", "-q", QUERY, "lf.txt"],
     "missing-query-file": ["run", "missing.hq"],
+    "query-without-q": ["run", "capture rms from h[*]"],
+    "query-file-with-space": ["check", "my query.hq"],
+    "stdin-twice": ["run", "-", "--data", "-"],
+    "repeated-data": ["run", "-q", QUERY, "--data", "d.jsonl", "--data", "d.csv"],
+    "repeated-query": ["check", "-q", QUERY, "-q", QUERY],
+    "repeated-model": ["modules", "--model", "demo", "--model", "gpt2"],
+    "empty-data": ["run", "-q", QUERY, "--data", ""],
+    "empty-model": ["modules", "--model", ""],
+    "empty-file": ["check", ""],
     "query-folder": ["check", "."],
     "query-not-utf8": ["check", "latin.hq"],
     "syntax": ["check", "-q", "capture mean frm h[0]"],
@@ -452,6 +470,7 @@ MISTAKES: dict[str, list[str]] = {
     ],
     "output-folder": ["run", "-q", QUERY, "--text", "a", "-o", "."],
     "output-ending": ["run", "-q", QUERY, "--text", "a", "-o", "a.txt"],
+    "output-bare": ["run", "-q", QUERY, "--text", "a", "-o", ".nc"],
     "quiet-look": ["run", "-q", QUERY, "--text", "a", "--quiet"],
     "output-nowhere": ["run", "-q", QUERY, "--text", "a", "-o", "no/where.nc"],
     "into-output": ["run", "-q", f'{QUERY} into "a.nc"', "--text", "a", "-o", "a.nc"],
@@ -461,6 +480,7 @@ MISTAKES: dict[str, list[str]] = {
     "pool": ["run", "-q", f"{QUERY} pool feature, head", "--text", "a"],
     "modules-pattern": ["modules", "h[0].nothing"],
     "show-missing": ["show", "missing.nc"],
+    "show-folder": ["show", "."],
     "show-not-netcdf": ["show", "d.csv"],
     "fmt-missing": ["fmt", "missing.hq"],
 }  # fmt: skip
@@ -490,6 +510,9 @@ def test_mistakes_are_told_and_never_traced(command: Command, golden: Any, mista
         ([], "required: COMMAND"),
         (["rum"], "invalid choice: 'rum'"),
         (["run", "--modle", "gpt2"], "unrecognized arguments: --modle"),
+        (["run", "q.hq", "--batchsize", "3"], "--batchsize 3; did you mean `--batch-size`?"),
+        (["run", "q.hq", "--batch", "3"], "unrecognized arguments: --batch"),
+        (["run", "capture", "mean", "from", "h"], "goes behind `-q`, in quotation marks"),
         (["run", "-q", QUERY, "--limit", "ten"], "invalid int value: 'ten'"),
         (["run", "-q", QUERY, "--overflow", "cut"], "invalid choice: 'cut'"),
         (["explain", "-q", QUERY, "--format", "xml"], "invalid choice: 'xml'"),

@@ -15,7 +15,7 @@ from hookql.execute import get_model
 from hookql.plan import Plan, bind
 from hookql.results.collect import collect
 from hookql.results.tree import CaptureResult
-from hookql.source import open_source
+from hookql.source import open_source, open_texts
 from tests.tiny import character_tokenizer, tiny
 
 TEXTS = ["Where were you?", "a", "the the"]
@@ -24,7 +24,7 @@ TEXTS = ["Where were you?", "a", "the the"]
 def collected(query: str, model: nn.Module) -> tuple[list[CaptureResult], Plan, Outcome]:
     """The results of a run, before they become a tree."""
     wrapped = get_model(model, character_tokenizer(), {})
-    source = open_source(wrapped, None, TEXTS, None, {})
+    source = open_source(wrapped, open_texts(None, TEXTS, None, {}), None, {})
     plan = bind(hookql.check(query), wrapped, source.feed, source.columns)
     outcome = run(plan, source.work(plan), width=source.width)
     return collect(plan, outcome), plan, outcome
@@ -87,7 +87,11 @@ def test_names_of_captures_are_unique(query: str, names: list[str]) -> None:
     """Derived from the first site, numbered where they meet, never an `as` name of another's."""
     model, tokenizer, _ = tiny("gpt2")
     wrapped = get_model(model, tokenizer, {})
-    plan = bind(hookql.check(query), wrapped, open_source(wrapped, None, TEXTS, None, {}).feed)
+    plan = bind(
+        hookql.check(query),
+        wrapped,
+        open_source(wrapped, open_texts(None, TEXTS, None, {}), None, {}).feed,
+    )
     assert names == [c.name for c in plan.captures]
 
 

@@ -432,15 +432,16 @@ def test_a_name_that_is_no_input_is_refused() -> None:
     assert "hidden_states: tensor (2, 5, 32) float32" in caught.value.notes[0]
 
 
-def test_attention_weights_need_eager_attention() -> None:
-    """Under sdpa the second output is None: the error says how to have it."""
+def test_attention_weights_are_not_there_under_sdpa() -> None:
+    """The second output is None: the error says what it found, and leads into no dead end."""
     model, tokenizer, _ = tiny("gpt2")
     assert "sdpa" == model.config._attn_implementation
     with pytest.raises(hookql.QueryError) as caught:
         run("capture mean from h[0].attn:output[1]", model, tokenizer)
     assert "no-tensor" == caught.value.code
     assert hookql.Span(18, 37) == caught.value.span
-    assert "load the model with `--attn eager`" in str(caught.value.help)
+    assert "attention weights are not built yet" == caught.value.help
+    assert "1: None" in caught.value.notes[0]
 
 
 def test_attention_weights_have_two_position_axes() -> None:
@@ -614,7 +615,7 @@ def test_the_first_fault_of_a_split_sample_is_in_its_first_piece() -> None:
 def test_an_empty_selection_is_counted_and_warned_of(where: str) -> None:
     """Nothing kept: count 0, NaN in the right shape, a warning."""
     model, tokenizer, _ = tiny("gpt2")
-    with pytest.warns(hookql.HookQLWarning, match="kept no token: its numbers are NaN"):
+    with pytest.warns(hookql.HookQLWarning, match="kept no token: all but its count is NaN"):
         result = run(f"capture {ALL} from transformer.h[*] where {where}", model, tokenizer)
     assert 0 == int(result["count"])
     for name in oracle.STATISTICS:

@@ -86,6 +86,11 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {},
         "bad-inputs",
     ),
+    "an additive mask": (
+        {"input_ids": torch.ones(1, 4).long(), "attention_mask": torch.tensor([[0, 0, 0, -1e9]])},
+        {},
+        "bad-inputs",
+    ),
     "decoder inputs": (
         {"input_ids": torch.ones(1, 4).long(), "decoder_input_ids": torch.ones(1, 4).long()},
         {},
@@ -161,3 +166,36 @@ def test_a_plain_module_has_one_row_a_sample() -> None:
     result = hookql.run(f'capture {oracle.ALL} from "1"', model=model, inputs={"input": x})
     rows = torch.relu(model[0](x)).detach().double().numpy()
     oracle.assert_agrees(result.dataset.isel(layer=0), rows)
+
+
+def test_special_needs_something_that_knows_it() -> None:
+    """Ids alone do not say what the tokenizer added: `special` is refused, not guessed."""
+    model, _, _ = tiny("bert")
+    inputs = character_tokenizer(cls=True)(TEXTS, return_tensors="pt", padding=True)
+    with pytest.raises(hookql.QueryError) as caught:
+        hookql.run(
+            "capture count from encoder.layer[0] where not special", model=model, inputs=inputs
+        )
+    assert "no-tokens" == caught.value.code
+    assert "special_tokens_mask" in (caught.value.help or "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ({"inputs": torch.ones(2, 3)}, "bad-inputs"),
+        ({"inputs": [torch.ones(2, 3)]}, "bad-inputs"),
+        ({"inputs": {"input_ids": [[1, 2], [3]]}}, "bad-inputs"),
+        ({"inputs": {"input_ids": torch.ones(2, 3)}}, "bad-inputs"),
+        ({"texts": ["a"], "tokenizer": "gpt2"}, "bad-option"),
+        ({"texts": ["a"], "output": 3}, "bad-file"),
+        ({"query": None, "texts": ["a"]}, "no-query"),
+    ],
+)
+def test_wrong_types_are_told_without_a_traceback(arguments: dict[str, Any], code: str) -> None:
+    """What Python lets one pass by mistake is a diagnostic."""
+    model, _, _ = tiny("gpt2")
+    given = {"query": "capture mean from transformer.h[0]", "model": model, **arguments}
+    with pytest.raises(hookql.HookQLError) as caught:
+        hookql.run(**given)
+    assert code == caught.value.code

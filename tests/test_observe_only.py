@@ -18,7 +18,7 @@ from hookql.execute import get_model
 from hookql.models import hooks
 from hookql.models.mixing import Mixing
 from hookql.plan import bind
-from hookql.source import open_source
+from hookql.source import open_source, open_texts
 from hookql.statistics.extremes import Extreme
 from hookql.statistics.moments import Moments
 from tests.tiny import character_tokenizer, tiny
@@ -119,7 +119,7 @@ def test_logits_are_bitwise_the_same_while_attached(name: str) -> None:
     model, tokenizer, _ = tiny(name)
     before, already = bits(logits(model, tokenizer)), hook_count(model)
     wrapped = get_model(model, tokenizer, {})
-    feed = open_source(wrapped, None, TEXTS, None, {}).feed
+    feed = open_source(wrapped, open_texts(None, TEXTS, None, {}), None, {}).feed
     plan = bind(hookql.check(query_of(name)), wrapped, feed)
     detectors = plan.detectors()
     ids = tokenizer(TEXTS, return_tensors="pt", padding=True)

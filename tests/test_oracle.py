@@ -163,7 +163,7 @@ def test_rows_that_are_not_tokens_are_refused(expert: str) -> None:
         hookql.run(f"capture mean from {expert}", model=model, tokenizer=tokenizer, texts=TEXTS)
     assert caught.value.code == "unaligned"
     assert "cannot be aligned with tokens" in caught.value.message
-    assert "mlp`" in (caught.value.help or "")
+    assert "mlp.experts`" in (caught.value.help or "")
 
 
 def test_flattened_rows_are_taken_apart() -> None:

@@ -22,7 +22,7 @@ def extra(module: str, what: str) -> Any:
             Diagnostic(
                 "missing-extra",
                 f"{what} needs the package `{module.partition('.')[0]}`, which is not installed",
-                help="pip install 'hookql[data]'",
+                help="run `pip install 'hookql[data]'`",
             )
         ) from None
 
@@ -192,8 +192,9 @@ def _ask(hub: Any, name: str) -> bool:
         raise DataError(
             Diagnostic(
                 "unknown-data",
-                f"there is no file, folder or hub data set `{name}`",
-                help='to run a text itself, use --text "..."',
+                f"there is no file or folder `{name}`, and the hub has no such data set, or it is "
+                "private",
+                help='check the spelling; to run a text itself, use --text "..."',
             )
         ) from None
     except Exception:

@@ -78,7 +78,11 @@ class _Once:
     def __call__(self) -> Iterator[Record]:
         if self._started and not self.again:
             raise DataError(
-                Diagnostic("read-once", f"{self.source} can be read only once, and was read")
+                Diagnostic(
+                    "read-once",
+                    f"{self.source} can be read only once, and was read already",
+                    help="give a file or a list",
+                )
             )
         self._started.append(True)
         return self.records()
@@ -128,6 +132,8 @@ def _choose(strings: Sequence[str], columns: Sequence[str], where: str) -> str:
         return TEXT
     if len(strings) == 1:
         return strings[0]
+    if TEXT in columns:
+        raise DataError(Diagnostic("not-text", f"{where}: column `{TEXT}` is not text"))
     said = "has several text columns" if strings else "has no text column"
     raise UsageError(
         Diagnostic(

@@ -43,8 +43,8 @@ class Dataset:
     """Samples in data order, read as they are asked for; iterating again reads again.
 
     ``source`` names where they come from. ``columns`` are the names that ``row`` may hold, or None
-    where the format does not say. A source that can be read only once (stdin, a generator) raises
-    `DataError` when it is iterated a second time.
+    where the format does not say; ``seen`` are those that the rows read so far had. A source that
+    can be read only once (stdin, a generator) raises `DataError` when it is iterated again.
     """
 
     source: str
@@ -54,12 +54,14 @@ class Dataset:
     _total: int | None = None
     _counted: bool = False
     _hash: hashlib._Hash = field(factory=hashlib.sha256)
+    seen: set[str] = field(factory=set, init=False)
 
     def __iter__(self) -> Iterator[Sample]:
         self._hash = hashlib.sha256()
         empty = True
         for sample in self._samples():
             empty = False
+            self.seen.update(sample.row)
             update_fingerprint(self._hash, sample)
             yield sample
         if empty:

@@ -10,7 +10,7 @@ import numpy as np
 from attrs import define
 
 from hookql.data.batches import Batch
-from hookql.detectors import Detector, Selection
+from hookql.detectors import Detector, Selection, memory_advice
 from hookql.errors import Diagnostic, HookQLError, ModelError
 from hookql.models.hooks import StopForward, hooked, leaving, observing
 from hookql.models.ports import HookPoint
@@ -105,9 +105,8 @@ def _forward(plan: Plan, batch: Batch, inputs: Mapping[str, Any]) -> None:
         samples = sorted({s.index for c in batch.contexts for s in c.samples})
         rows, positions = batch.mask.shape
         message = f"the model failed on a batch of {rows} x {positions} tokens"
-        first = f"samples {samples[0]} to {samples[-1]}" if samples else "no samples"
-        notes = (f"{type(error).__name__}: {error}", f"the batch holds {first}")
-        advice = None
-        if "out of memory" in str(error).lower():
-            advice = "run smaller batches: `--tokens-per-batch` or `--batch-size`"
+        held = f"samples {samples[0]} to {samples[-1]}" if samples else "no samples"
+        held = f"sample {samples[0]}" if len(samples) == 1 else held
+        notes = (f"{type(error).__name__}: {error}", f"the batch holds {held}")
+        advice = memory_advice(error)
         raise ModelError(Diagnostic("model-failed", message, help=advice, notes=notes)) from error

@@ -101,7 +101,7 @@ class Kinds:
                 self._match(node)
         return "truth"
 
-    def _name(self, node: ast.Name) -> str:
+    def _name(self, node: ast.Name, help: str | None = None) -> str:
         word = node.id
         known = names.COLUMNS.get(word) or names.CONSTANTS.get(word)
         if known is not None:
@@ -113,7 +113,8 @@ class Kinds:
         elif word in names.VALUES:
             self.report.not_yet(f"a predicate about `{word}` is", node.span)
         elif node is not UNKNOWN:
-            unknown_name(self.report, node, self.defined)
+            row = f"a column of the data is written `row.{word}`"
+            unknown_name(self.report, node, self.defined, help or row)
         return "unknown"
 
     def _call(self, node: ast.Call) -> str:
@@ -164,10 +165,18 @@ class Kinds:
             self.report.error("mixed-chain", message, node.span, help)
         for op, (left, right) in zip(node.ops, pairwise(node.operands), strict=True):
             self._pair(left, op, right)
+            self._behind_the_last(left, op, right)
+
+    def _side(self, node: ast.Expression, other: ast.Expression) -> str:
+        """The kind of one operand; a word that nothing is called may be meant as a text."""
+        if isinstance(node, ast.Name) and node is not UNKNOWN and isinstance(other, ast.Name):
+            help = f'a text stands in quotes: `"{node.id}"`'
+            return self._name(node, help if names.COLUMNS.get(other.id) == "id" else None)
+        return self.kind(node)
 
     def _pair(self, left: ast.Expression, op: str, right: ast.Expression) -> None:
         """One comparison, by the kinds of its two operands."""
-        kinds = self.kind(left), self.kind(right)
+        kinds = self._side(left, right), self._side(right, left)
         ranks = [_DECIDES.index(k) if k in _DECIDES else len(_DECIDES) for k in kinds]
         if ranks[0] > ranks[1]:
             left, right, kinds = right, left, (kinds[1], kinds[0])
@@ -191,6 +200,18 @@ class Kinds:
             self.report.warning("never-pad", message, span)
         else:
             self._literals(left, first, right, second)
+
+    def _behind_the_last(self, left: ast.Expression, op: str, right: ast.Expression) -> None:
+        """`position > -1`: true nowhere, for negative places count from the end."""
+        if op == "<":
+            left, right = right, left
+        elif op != ">":
+            return
+        place = isinstance(left, ast.Name) and names.COLUMNS.get(left.id) == "place"
+        if not place or not (right == ast.Name("last") or literal(right) == -1):
+            return
+        message = f"`{format_expression(right)}` is the last position: nothing lies behind it"
+        self.report.warning("never-true", message, right.span)
 
     def _fit(self, first: str, second: str, left: ast.Expression, right: ast.Expression) -> bool:
         match first:
@@ -261,17 +282,23 @@ def _places(node: ast.Expression) -> set[str]:
     return {word for word in _words(node) if names.COLUMNS.get(word) == "place"}
 
 
-def unknown_name(report: Report, node: ast.Name, defined: frozenset[str]) -> None:
-    """Report a name that means nothing."""
+def unknown_name(
+    report: Report, node: ast.Name, defined: frozenset[str], help: str | None = None
+) -> None:
+    """Report a name that means nothing; a misspelt one is likelier than what `help` says."""
     if node.id == "row":
         report.error("unknown-name", "`row` needs the name of a column: `row.NAME`", node.span)
+        return
+    if node.id in names.FUNCTIONS:
+        message = f"`{node.id}` is a function"
+        report.error("unknown-name", message, node.span, "write `random(0.1, seed=0)`")
         return
     known = [*names.COLUMNS, *defined, *names.ROLES, *names.CONSTANTS, *names.VALUES]
     report.error(
         "unknown-name",
         f"there is no column or `let` called `{node.id}`",
         node.span,
-        did_you_mean(node.id, known),
+        did_you_mean(node.id, known) or help,
         (f"columns: {', '.join(names.COLUMNS)}, row.NAME",),
     )
 

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 
 from attrs import define, field
 
-from hookql.errors import Span, did_you_mean
+from hookql.errors import Span, did_you_mean, suggest
 from hookql.language import ast, names
 from hookql.language.formatter import format_program, format_statement
 from hookql.language.kinds import Kinds
@@ -104,11 +104,15 @@ class _Captures:
         if port.name == "pattern":
             self.report.not_yet("the port `:pattern` is", port.span)
             return
+        short = port.name if len(port.name) > 1 else "?"
+        near = next(
+            (p for p in names.PORTS if p.startswith(short)), suggest(port.name, names.PORTS)
+        )
         self.report.error(
             "unknown-port",
             f"there is no port `:{port.name}`",
             port.span,
-            did_you_mean(port.name, names.PORTS),
+            f"did you mean `:{near}`?" if near else None,
             ("ports: :output, :output[1], :input, :input.NAME",),
         )
 

@@ -57,6 +57,11 @@ _SMART = "“”„‟‘’‚‛«»"
 _WORD = re.compile(r"\w+")
 _BROKEN_NUMBER = re.compile(r"[\d.][\w.]*")
 _REGEX_AND_FLAGS = re.compile(r"(/(?:[^/\\\r\n]|\\[^\r\n])*/)(\w+)")
+_OPTION = re.compile(
+    r"(?:--)?(?P<name>(?:limit|model|data|text|column|split|revision|dtype|device|overflow|output"
+    r"|(?:max|batch)[_-](?:length|size)|tokens[_-]per[_-]batch)(?!\w))[ \t=]*"
+    r"(?P<value>(?!(?:where|pool|as|into|by|during|let|capture)\b)[\w./\"-]{1,30})?"
+)
 _REST_OF_LINE = re.compile(r"[^\r\n]*")
 _ANYTHING = re.compile(r'"(?:[^"\\\r\n]|\\[^\r\n])*"|\w+|[=!<>]=|\*\*|\S')
 
@@ -73,6 +78,7 @@ def find(text: str, at: int, expected: set[str], *, stray: bool) -> Slip | None:
         or _keyword(text, at, expected)
         or _number(text, at, expected)
         or _bracket(text, at, expected, stray)
+        or _percent(text, at)
         or _character(text, at)
     )
 
@@ -206,6 +212,14 @@ def _bracket(text: str, at: int, expected: set[str], stray: bool) -> Slip | None
     return None
 
 
+def _percent(text: str, at: int) -> Slip | None:
+    """A remainder, which HookQL has no operator for; what follows belongs to it."""
+    if text[at] != "%":
+        return None
+    message = "there is no operator `%`"
+    return Slip("foreign-operator", message, Span(at, at + 1), None, (), at + 1, skip=True)
+
+
 def _character(text: str, at: int) -> Slip | None:
     """Characters that no token has."""
     char = text[at]
@@ -213,11 +227,11 @@ def _character(text: str, at: int) -> Slip | None:
         return None
     name = unicodedata.name(char, "") if ord(char) > 127 or not char.isprintable() else ""
     shown = f"`{char}`" if char.isprintable() else "an invisible character"
-    code = f" (U+{ord(char):04X}{' ' + name if name else ''})"
+    number = f" (U+{ord(char):04X}{' ' + name if name else ''})"
     if ord(char) <= 127 and char.isprintable():
-        code = ""
+        number = ""
     return Slip(
-        "bad-character", f"{shown}{code} has no meaning here", Span(at, at + 1), None, (), at + 1
+        "bad-character", f"{shown}{number} has no meaning here", Span(at, at + 1), None, (), at + 1
     )
 
 
@@ -247,14 +261,52 @@ def unexpected(text: str, at: int, could: str, expected: set[str]) -> Slip:
     shown = word if len(word) <= 40 else word[:40] + "…"
     help = None
     if word not in RESERVED:
-        if "_DOT" in expected and "_ISA" in expected and word[0].isalnum():
-            help = "the steps of a path are joined by `.`"
+        help = _advice(text, at, word, expected)
         return Slip("syntax", f"expected {could}, found `{shown}`", span, help)
+    if text[:at].rstrip().endswith(",") and f"_{word.upper()}" not in expected:
+        help = "leave out the comma"
+        return Slip("syntax", f"expected {could}, found the keyword `{word}`", span, help)
     if "FIRST_STEP" in expected:
         help = f'a module of that name is written `"{word}"`'
     elif could == "a name":
         help = f"`{word}` is reserved: choose another name"
     return Slip("syntax", f"expected {could}, found the keyword `{word}`", span, help)
+
+
+def _advice(text: str, at: int, word: str, expected: set[str]) -> str | None:
+    """What was most likely meant by a word or sign that cannot stand at a place."""
+    line = _line(text, at)
+    path = "_ISA" in expected and "_LSQB" in expected
+    # `special --limit` is a difference, until a number follows it.
+    minus = re.search(r"--[a-z-]+[ =]*$", text[max(0, at - 30) : at])
+    option = _OPTION.match(text, at - len(minus[0]) if minus else at)
+    if option is not None and "_WHERE" in expected:
+        name = option["name"].replace("_", "-").lower()
+        value = f" {option['value']}" if option["value"] else ""
+        return f"there is no clause `{option['name']}`; the command line has `--{name}{value}`"
+    if word in "([" and "_LBRACE" in expected:
+        return "a set stands between `{` and `}`"
+    if word == "(" and path:
+        index = re.match(r"\(\s*([\d:*-]{1,20})\s*\)", line)
+        return f"write `[{index[1]}]`" if index else "an index stands between `[` and `]`"
+    if word[0] == '"' and "REGEX" in expected:
+        inside = word[1:-1]
+        plain = len(word) <= 40 and not re.search(r"[\W_]", inside.replace(" ", ""))
+        return f"write `/{inside}/`" if plain else "a regex stands between `/` and `/`"
+    if word[0] == '"' and expected == {"NAME"}:
+        name = re.sub(r"\W+", "_", word[1:-1]).strip("_")
+        good = name and not name[0].isdigit() and name not in RESERVED and len(name) <= 40
+        return f"write `{name}`: a name has no quotation marks" if good else None
+    if expected == {"STRING"}:
+        file = re.match(r"[\w./-]{1,60}", line)
+        return f'write `"{file[0].removesuffix(".nc")}.nc"`' if file else None
+    if "_FROM" in expected and "_COMMA" in expected and word[0].isalpha():
+        return "statistics are separated by `,`"
+    if word in ")]}" and text[:at].rstrip().endswith(","):
+        return "leave out the comma"
+    if "_DOT" in expected and "_ISA" in expected and word[0].isalnum():
+        return "the steps of a path are joined by `.`"
+    return None
 
 
 def _line(text: str, at: int) -> str:

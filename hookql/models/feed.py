@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from hookql.data.batches import Batch
 from hookql.errors import Diagnostic, ModelError
 from hookql.models.load import Model
+from hookql.models.regime import length_group
 
 
 @frozen
@@ -37,6 +39,9 @@ class Feed(Protocol):
     def measure(self, size: Size) -> Size:
         """The size that the example of that size really has inside the model."""
 
+    def trial(self, picks: list[int]) -> dict[str, Any]:
+        """Inputs of the given samples, by number."""
+
 
 class TokenFeed:
     """Token ids and a mask, right-padded, under the names that the model's forward takes."""
@@ -45,16 +50,17 @@ class TokenFeed:
 
     def __init__(self, model: Model) -> None:
         self._device = model.device
-        parameters = inspect.signature(model.module.forward).parameters
-        names = [n for n, p in parameters.items() if p.kind is not p.VAR_KEYWORD]
+        names = _named(model.module.forward) or _named(type(model.module).forward)[1:]
         self._ids = "input_ids" if "input_ids" in names or not names else names[0]
+        self.knows_special = True  # whether tokens are marked that the tokenizer added
         self.takes_mask = "attention_mask" in names
         # A cache is memory for nothing: no token is ever fed twice here.
         self._constant: dict[str, Any] = {"use_cache": False} if "use_cache" in names else {}
         self._decoder = model.is_encoder_decoder
         self._decoder_start = _decoder_start(model.module)
         self._context = model.context
-        size = _vocabulary(model.module)
+        self._group = length_group(model.module, padding_leaks=False)
+        size = _vocabulary(model)
         self._plain_ids = _plain_ids(model, size)
         pad = getattr(model.tokenizer, "pad_token_id", None)
         # A pad token that was added without resizing the embedding has no row there.
@@ -79,7 +85,8 @@ class TokenFeed:
         longest = 11 if self._context is None else min(11, self._context)
         lengths = (5, 7, 11) if longest == 11 else (max(1, longest - 2), longest - 1, longest)
         if lengths[1] <= lengths[0]:
-            message = f"a context of {longest} tokens is too short to probe the model"
+            tokens = f"{longest} token" + "s" * (longest != 1)
+            message = f"the model takes {tokens} at most, and HookQL needs 3 to try it out"
             raise ModelError(Diagnostic("context-too-short", message))
         short, middle, long = lengths
         return [
@@ -96,15 +103,34 @@ class TokenFeed:
     def measure(self, size: Size) -> Size:
         return size
 
+    def trial(self, picks: list[int]) -> dict[str, Any]:
+        ids = self.random_ids(max(picks) + 1, self.trial_lengths()[0])[picks]
+        return self.inputs(ids, torch.ones_like(ids, dtype=torch.bool))
+
     def random_ids(self, batch: int, positions: int) -> Tensor:
         """Ids int64 (batch, positions) of ordinary tokens, the same at every call."""
         generator = torch.Generator().manual_seed(batch * 1000 + positions)
         picks = torch.randint(len(self._plain_ids), (batch, positions), generator=generator)
         return self._plain_ids[picks]
 
-    def other_id(self, token: int) -> int:
-        """An ordinary id that is not this one."""
-        return next((int(i) for i in self._plain_ids if int(i) != token), token)
+    def other_id(self, token: int, number: int) -> int:
+        """An ordinary id that is not this one: several, by number."""
+        others = [int(i) for i in self._plain_ids[:16] if int(i) != token] or [token]
+        return others[number % len(others)]
+
+    def trial_lengths(self) -> list[int]:
+        """Lengths, longest first, that share a batch to see what padding does."""
+        longest = min(24, self._context or 24)
+        while self._group(longest) != self._group(1):  # no two of which may share a batch
+            longest -= 1
+        lengths = {longest, longest - 1, longest - 4, longest // 3, 1}
+        return sorted((n for n in lengths if n > 0), reverse=True)
+
+
+def _named(forward: Any) -> list[str]:
+    """The parameters of a forward that have names of their own."""
+    parameters = inspect.signature(forward).parameters.values()
+    return [p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
 
 
 def _decoder_start(module: nn.Module) -> int:
@@ -116,14 +142,20 @@ def _decoder_start(module: nn.Module) -> int:
     return 0
 
 
-def _vocabulary(module: nn.Module) -> int:
-    """The number of ids that the model embeds."""
+def _vocabulary(model: Model) -> int:
+    """The number of ids that the model embeds: what its own table, its config or, for a plain
+    module, its largest table says."""
     embedding: Any = None
-    try:
-        embedding = module.get_input_embeddings()  # type: ignore[operator]
-    except (AttributeError, NotImplementedError):
-        embedding = next((m for m in module.modules() if isinstance(m, nn.Embedding)), None)
-    return int(getattr(embedding, "num_embeddings", 0) or 2)
+    with contextlib.suppress(AttributeError, NotImplementedError):
+        embedding = model.module.get_input_embeddings()  # type: ignore[operator]
+    weight = getattr(embedding, "weight", None)
+    if isinstance(weight, Tensor) and weight.ndim == 2:
+        return int(weight.shape[0])
+    stated = getattr(getattr(model.module, "config", None), "vocab_size", None)
+    if isinstance(stated, int):
+        return stated
+    tables = [m.num_embeddings for m in model.module.modules() if isinstance(m, nn.Embedding)]
+    return max(tables, default=len(model.tokenizer) if model.tokenizer is not None else 2)
 
 
 def _plain_ids(model: Model, size: int) -> Tensor:
@@ -132,4 +164,4 @@ def _plain_ids(model: Model, size: int) -> Tensor:
     special = set(getattr(model.tokenizer, "all_special_ids", None) or ())
     special |= {getattr(config, f"{role}_token_id", None) for role in ("pad", "bos", "eos")}
     plain = [i for i in range(min(size, 5000)) if i not in special]
-    return torch.tensor(plain or [0], dtype=torch.int64)
+    return torch.tensor(plain if len(plain) > 1 else list(range(size)), dtype=torch.int64)

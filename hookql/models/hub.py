@@ -48,8 +48,9 @@ def find_snapshot(name: str, revision: str | None) -> Snapshot:
     from huggingface_hub import hf_hub_download
 
     if not is_name(name):
-        message = f"`{name}` is neither a file or folder that exists nor a model's name on the hub"
-        raise ModelError(Diagnostic("bad-model-name", message))
+        message = f"`{name}` is no file or folder, and cannot be the name of a model on the hub"
+        help = "give a folder, a `.gguf` file, a name such as `owner/model`, or `demo`"
+        raise ModelError(Diagnostic("bad-model-name", message, help=help))
     offline = _told_to_stay_offline()
     cached = _cached_commit(name, revision)
     if cached is not None and (cached == revision or offline or not can_connect()):
@@ -150,7 +151,8 @@ def _refusal(name: str, revision: str | None, error: Exception) -> ModelError:
         return ModelError(Diagnostic("gated-model", message, help=help))
     if isinstance(error, errors.RevisionNotFoundError):
         message = f"`{name}` on the model hub has no revision `{revision}`"
-        return ModelError(Diagnostic("unknown-revision", message))
+        help = "a revision is a branch, a tag or a commit: they are listed on the model's page"
+        return ModelError(Diagnostic("unknown-revision", message, help=help))
     if isinstance(error, errors.RepositoryNotFoundError):
         message = f"the model hub has no `{name}`, or it is private"
         help = "check the spelling, or log in with `hf auth login`"
@@ -159,5 +161,6 @@ def _refusal(name: str, revision: str | None, error: Exception) -> ModelError:
         return unreachable(name)
     if isinstance(error, errors.EntryNotFoundError):
         message = f"`{name}` on the model hub has no config.json: it is not a transformers model"
-        return ModelError(Diagnostic("no-config", message))
+        help = "if it holds a `.gguf` file, download that and give its path"
+        return ModelError(Diagnostic("no-config", message, help=help))
     return unreachable(name)

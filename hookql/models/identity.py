@@ -58,7 +58,8 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def _add(digest: Any, name: str, tensor: Tensor) -> None:
     if tensor.is_meta:
         message = f"the weight `{name}` is not in memory, so the model cannot be identified"
-        raise ModelError(Diagnostic("no-weights", message))
+        help = "load the model without leaving weights on the disk or the meta device"
+        raise ModelError(Diagnostic("no-weights", message, help=help))
     shape = "x".join(map(str, tensor.shape))
     digest.update(f"{name}\0{tensor.dtype}\0{shape}\0".encode())
     inner = getattr(tensor, "__tensor_flatten__", None)

@@ -15,6 +15,7 @@ class Misaligned:
     """Why a tensor has no rows that follow the tokens."""
 
     reason: str
+    local: bool = True  # whether a module around it may fare better
 
 
 @frozen
@@ -63,15 +64,13 @@ def find_layout(
     flat = [i for i, kind in enumerate(kinds) if kind == "batch*position"]
     rest = [i for i, kind in enumerate(kinds) if kind == "constant"]
     if "decoder" in kinds:
-        return Misaligned(
-            "it follows the decoder's tokens, and sites of a decoder are not built yet"
-        )
+        reason = "it follows the decoder's tokens, and sites of a decoder are not built yet"
+        return Misaligned(reason, local=False)
     if "other" in kinds:
         return Misaligned("one of its axes follows neither samples nor tokens")
     if len(position) > 1:
-        return Misaligned(
-            "two of its axes follow the tokens (attention patterns are not built yet)"
-        )
+        reason = "two of its axes follow the tokens (attention patterns are not built yet)"
+        return Misaligned(reason, local=False)
     if len(batch) > 1:
         return Misaligned("two of its axes follow the samples")
     if flat and (batch or position or len(flat) > 1):

@@ -107,7 +107,7 @@ def wrap_model(module: nn.Module, tokenizer: Any = None, name: str | None = None
         ModelError: a module that hooks cannot observe (compiled, scripted, data parallel).
     """
     if not isinstance(module, nn.Module):
-        message = f"a model is a name or a torch module, not {type(module).__name__}"
+        message = f"a model is given as a name or a torch module, not as `{type(module).__name__}`"
         raise ModelError(Diagnostic("not-a-model", message))
     kind = type(module).__name__
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
@@ -115,13 +115,20 @@ def wrap_model(module: nn.Module, tokenizer: Any = None, name: str | None = None
         raise ModelError(Diagnostic("parallel-model", message, help="pass `model.module`"))
     for part in module.modules():
         if isinstance(part, torch.jit.ScriptModule):
-            message = f"{kind} is compiled by TorchScript, which runs without hooks"
-            raise ModelError(Diagnostic("compiled-model", message, help="pass the module itself"))
-        if hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) is not None:
+            message = "the model is compiled by TorchScript, which runs without hooks"
+            original = "pass the module that was scripted or traced"
+            raise ModelError(Diagnostic("compiled-model", message, help=original))
+        in_place = getattr(part, "_compiled_call_impl", None) is not None
+        if hasattr(part, "_orig_mod") or in_place:
             message = (
                 "the model is compiled: hooks that are added after `torch.compile` are ignored"
             )
             original = "pass the module that was given to `torch.compile`"
+            if in_place:
+                message = (
+                    "a module of the model is compiled: hooks that are added later are ignored"
+                )
+                original = "load or build the model anew, without its `compile()`"
             raise ModelError(Diagnostic("compiled-model", message, help=original))
     return _describe(module, tokenizer, name or kind, None, None)
 
@@ -174,8 +181,11 @@ def _device(device: str) -> torch.device:
     if place.type not in {"cpu", "cuda"}:
         raise _usage("unknown-device", f"the device `{device}` is not supported", device, known)
     if place.type == "cuda" and (place.index or 0) >= count:
-        here = "no CUDA device" if not count else f"only cuda:0 to cuda:{count - 1}"
-        raise UsageError(Diagnostic("no-such-device", f"`{device}`: there is {here} here"))
+        here = "no CUDA device" if not count else "only cuda:0"
+        here = f"only cuda:0 to cuda:{count - 1}" if count > 1 else here
+        message = f"there is no device `{device}`: this machine has {here}"
+        help = "give another, or leave `--device` out"
+        raise UsageError(Diagnostic("no-such-device", message, help=help))
     return place
 
 

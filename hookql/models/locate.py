@@ -86,7 +86,8 @@ def _folder(path: Path, name: str) -> Checkpoint:
         pickles = sorted(f for f in files if f.endswith((".bin", ".pt", ".pth", ".ckpt", ".h5")))
         if pickles:
             raise pickle_only(name, pickles)
-        raise _error("no-weights", f"the folder `{name}` has no model.safetensors")
+        help = "if it was fetched in part, fetch its weights too"
+        raise _error("no-weights", f"the folder `{name}` has no model.safetensors", help=help)
     return Checkpoint(str(path), has_tokenizer=hub.folder_has_tokenizer(path))
 
 
@@ -108,7 +109,9 @@ def _gguf(path: Path, name: str) -> Checkpoint:
     with path.open("rb") as file:
         magic = file.read(4)
     if magic != b"GGUF":
-        raise _error("not-gguf", f"`{name}` is not a GGUF file, whatever its name says")
+        message = f"`{name}` is not a GGUF file, whatever its name says"
+        help = "fetch it again: this may be a pointer or a web page that was saved in its place"
+        raise _error("not-gguf", message, help=help)
     for package in ("gguf", "accelerate"):
         if importlib.util.find_spec(package) is None:
             message = f"reading a GGUF file needs the package `{package}`"

@@ -14,9 +14,12 @@ from torch import Tensor
 
 from hookql.models.layout import Layout
 
-# Beyond ten times the noise of batching itself, and this many standard deviations, rows differ.
-_TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-3}
-_LOW_TOLERANCE = 0.1
+# Beyond ten times the noise of batching, and this many standard deviations, rows differ.
+_TOLERANCE = {torch.float64: 5e-4, torch.float32: 5e-4}
+_LOW_TOLERANCE = 0.5
+# A sample beside its own copy that moves more than this has been changed, not rounded.
+_NOISIEST = {torch.float64: 1e-2, torch.float32: 1e-2}
+_LOW_NOISIEST = 0.5
 
 
 class Mixing(Enum):
@@ -30,14 +33,18 @@ class Mixing(Enum):
 def scale(rows: Tensor) -> Tensor:
     """For each feature of rows (n, *axes), what a difference is measured by, float64 (F,).
 
-    Its standard deviation; at least a hundredth of the median one, and what the dtype resolves.
+    Its standard deviation; at least a tenth of the median one, and what the dtype resolves. A
+    feature that never moves is measured by the largest value of all.
     """
     flat = rows.reshape(len(rows), -1)
     resolution = torch.finfo(flat.dtype).eps if flat.is_floating_point() else 0.0
     flat = flat.double().nan_to_num(0, 0, 0)
     spread = flat.std(0, unbiased=False)
-    floor = torch.maximum(0.01 * spread.median(), 64 * resolution * flat.abs().amax(0))
-    return torch.maximum(spread, floor).clamp(min=1e-30)
+    moving = spread > 0
+    if not moving.any():
+        return flat.abs().amax().clamp(min=1e-30).expand_as(spread)
+    floor = torch.maximum(0.1 * spread[moving].median(), 64 * resolution * flat.abs().amax(0))
+    return torch.where(moving, torch.maximum(spread, floor), flat.abs().amax().clamp(min=1e-30))
 
 
 def distance(a: Tensor, b: Tensor, by: Tensor) -> float:
@@ -55,6 +62,11 @@ def differs(moved: float, noise: float, dtype: torch.dtype) -> bool:
     return moved > 10 * noise + _TOLERANCE.get(dtype, _LOW_TOLERANCE)
 
 
+def copies(lengths: Sequence[int], number: int) -> int:
+    """How many copies of a sample make a batch about as large as all samples padded."""
+    return 1 if number == 0 else max(1, len(lengths) * lengths[0] // lengths[number])
+
+
 def judge(
     layout: Layout,
     lengths: Sequence[int],
@@ -65,15 +77,21 @@ def judge(
 ) -> Mixing:
     """What one hook point's tensors say.
 
-    ``lengths``: the longest first; ``alone``: each sample by itself; ``padded``: all in one batch,
-    padded to the longest; ``twice``: the first beside itself; ``beside``: the first beside another
-    of its length.
+    ``lengths``: the longest first; ``alone``: the first sample by itself, and each other one beside
+    as many copies of itself as make a batch about as large as ``padded``, for kernels round by the
+    size of their input; ``padded``: all in one batch, padded to the longest; ``twice``: the first
+    beside itself; ``beside``: the first beside another of its length.
     """
     width = lengths[0]
-    single = [layout.rows(t, 1, n) for t, n in zip(alone, lengths, strict=True)]
+    single = [
+        layout.rows(tensor, copies(lengths, number), length)[:length]
+        for number, (tensor, length) in enumerate(zip(alone, lengths, strict=True))
+    ]
     by = scale(torch.cat(single))
     first, dtype = single[0], alone[0].dtype
     noise = distance(first, layout.rows(twice, 2, width)[:width], by)
+    if noise > _NOISIEST.get(dtype, _LOW_NOISIEST):
+        return Mixing.SAMPLES
     if differs(distance(first, layout.rows(beside, 2, width)[:width], by), noise, dtype):
         return Mixing.SAMPLES
     rows = layout.rows(padded, len(lengths), width)

@@ -111,8 +111,8 @@ class PortReader:
         what = "was called with" if point.side == "input" else "returned"
         notes = [f"{point.module or 'the model'} {what} {listing(present) or 'nothing'}"]
         advice = None
-        if point.side == "output" and any(p.endswith(": None") for p in present):
-            advice = "if these are attention weights, load the model with `--attn eager`"
+        if point.element == 1 and any(p.endswith(": None") for p in present):
+            advice = "attention weights are not built yet"
         message = f"`{point}` ({self._class}) is not a tensor in this model's forward pass"
         return ModelError(Diagnostic("no-tensor", message, help=advice, notes=tuple(notes)))
 

@@ -55,7 +55,8 @@ def class_of(config: Any, name: str, trust: bool) -> Any:
         if type(config) in auto._model_mapping:
             return auto
     message = f"transformers has no model class for `{name}` ({type(config).__name__})"
-    raise ModelError(Diagnostic("unknown-architecture", message))
+    help = "if it is another library's model, load it there and give HookQL the module"
+    raise ModelError(Diagnostic("unknown-architecture", message, help=help))
 
 
 def load_weights(
@@ -77,7 +78,7 @@ def load_weights(
         if missing and poolers and "add_pooling_layer" in _parameters(type(module).__init__):
             module, missing = load(add_pooling_layer=False)
     except Exception as error:
-        raise _weights_error(checkpoint, name, error) from error
+        raise _weights_error(checkpoint, name, options, error) from error
     if missing:
         message = f"the checkpoint of `{name}` lacks weights that {type(module).__name__} needs"
         help = "random weights would give wrong numbers: load it from Python as the class it is"
@@ -86,7 +87,9 @@ def load_weights(
     return module
 
 
-def _weights_error(checkpoint: Checkpoint, name: str, error: Exception) -> ModelError | UsageError:
+def _weights_error(
+    checkpoint: Checkpoint, name: str, options: dict[str, Any], error: Exception
+) -> ModelError | UsageError:
     text = str(error)
     if checkpoint.commit is not None and checkpoint.offline and isinstance(error, OSError):
         return hub.unreachable(name)  # the cache holds the config, but not the weights
@@ -94,11 +97,17 @@ def _weights_error(checkpoint: Checkpoint, name: str, error: Exception) -> Model
         return pickle_only(name, [])
     if "does not appear to have a file named model.safetensors" in text:
         return pickle_only(name, [])
-    if "attn_implementation" in text or "Attention" in text or "attention" in text:
-        return UsageError(Diagnostic("attention-unavailable", _first_line(text)))
     if "ignore_mismatched_sizes" in text:
         message = f"the weights of `{name}` have other shapes than its config.json says"
-        return ModelError(Diagnostic("mismatched-weights", message))
+        help = "one of the two is another model's: fetch both again from where they came"
+        return ModelError(Diagnostic("mismatched-weights", message, help=help))
+    if "attn_implementation" in text or "Attention" in text or "attention" in text:
+        asked = options.get("attn_implementation")
+        which = f"the attention implementation `{asked}`" if asked else "the attention it asks for"
+        message = f"{which} cannot be had for `{name}` here"
+        help = "try another, such as `--attn sdpa` or `--attn eager`"
+        notes = (_first_line(text),)
+        return UsageError(Diagnostic("attention-unavailable", message, help=help, notes=notes))
     return _failed("the weights", name, error)
 
 

@@ -18,7 +18,7 @@ from hookql.models.feed import Feed, Size, TokenFeed
 from hookql.models.hooks import hooked, observing, traced
 from hookql.models.layout import Layout, Misaligned, find_layout
 from hookql.models.load import Model
-from hookql.models.mixing import Mixing, distance, judge, scale
+from hookql.models.mixing import Mixing, copies, distance, judge, scale
 from hookql.models.ports import HookPoint
 
 
@@ -60,7 +60,9 @@ def probe(model: Model, points: Sequence[HookPoint], feed: Feed) -> Probe:
         events: list[tuple[str, str]] = []
         absent: dict[HookPoint, Diagnostic] = {}
         with traced(model.module, events):
-            first = _run(model, points, feed.example(sizes[0]), absent)
+            # In a run of its own: hooks everywhere may switch a fused path of the model's off.
+            _run(model, (), feed.example(sizes[0]))
+        first = _run(model, points, feed.example(sizes[0]), absent)
         runs = [first]
         for size in sizes[1:]:
             runs.append(_run(model, points, feed.example(size), absent, only_shapes=True))
@@ -69,7 +71,7 @@ def probe(model: Model, points: Sequence[HookPoint], feed: Feed) -> Probe:
         seen: dict[HookPoint, Seen] = {}
         problems: dict[HookPoint, Diagnostic] = {}
         for point in points:
-            found = absent.get(point) or _learn(model, point, runs, measured)
+            found = absent.get(point) or _learn(model, point, runs, measured, events)
             if isinstance(found, Seen):
                 seen[point] = found
             else:
@@ -81,11 +83,11 @@ def probe(model: Model, points: Sequence[HookPoint], feed: Feed) -> Probe:
         for point, wrong in disordered.items():
             described = _described(model, point)
             message = f"the rows of {described} at `:{point.port}` do not follow the {wrong}"
-            problems[point] = Diagnostic("unaligned", message, help=_enclosing(point))
+            problems[point] = Diagnostic("unaligned", message, help=_enclosing(point, events))
             del seen[point]
-        mixing = _mixing(model, feed, seen) if isinstance(feed, TokenFeed) else Mixing.NONE
+        mixing = _mixing(model, feed, measured[0], seen)
     if before != [(name, id(module)) for name, module in model.module.named_modules()]:
-        message = "the model exchanges modules of its own while it runs, so hooks would be lost"
+        message = "the model exchanges modules of its own while it runs, so none can be followed"
         raise ModelError(Diagnostic("unstable-model", message))
     return Probe(seen, problems, tuple(events), mixing)
 
@@ -108,10 +110,18 @@ def _run(
         return torch.empty_like(tensor, device="meta") if only_shapes else tensor.detach().clone()
 
     def keep(point: HookPoint) -> Any:
-        return lambda tensor: values[point].append(copy(tensor))
+        def look(tensor: Tensor) -> None:
+            if tensor.is_nested:
+                message = f"`{point}` is a nested tensor, which has no rows"
+                missing(point, ModelError(Diagnostic("unaligned", message)))
+            else:
+                values[point].append(copy(tensor))
+
+        return look
 
     def missing(point: HookPoint, error: ModelError) -> None:
-        assert absent is not None
+        if absent is None:
+            raise error
         absent.setdefault(point, error.diagnostics[0])
 
     taps = {point: keep(point) for point in points}
@@ -121,14 +131,18 @@ def _run(
     except HookQLError:
         raise
     except Exception as error:
-        message = "the model cannot run a small probing input"
+        message = "the model cannot run the small input that HookQL tries it out with"
         notes = (f"{type(error).__name__}: {error}",)
         raise ModelError(Diagnostic("probe-failed", message, notes=notes)) from error
     return values
 
 
 def _learn(
-    model: Model, point: HookPoint, runs: list[Values], sizes: list[Size]
+    model: Model,
+    point: HookPoint,
+    runs: list[Values],
+    sizes: list[Size],
+    events: Sequence[tuple[str, str]],
 ) -> Seen | Diagnostic:
     """What several runs tell of a hook point, or why it cannot be used."""
     calls = [len(run[point]) for run in runs]
@@ -140,7 +154,7 @@ def _learn(
             "unaligned",
             f"{described} runs a varying number of times in a pass, so that its rows cannot be "
             "aligned with tokens",
-            help=_enclosing(point),
+            help=_enclosing(point, events),
             notes=(f"times run in four small passes: {', '.join(map(str, calls))}",),
         )
     layouts = []
@@ -152,17 +166,17 @@ def _learn(
                 "unaligned",
                 f"the rows of {described} at `:{point.port}` cannot be aligned with tokens: "
                 f"{found.reason}",
-                help=_enclosing(point),
+                help=_enclosing(point, events) if found.local else None,
                 notes=_shapes_note(shapes, sizes),
             )
         layouts.append(found)
     if any(layout != layouts[0] for layout in layouts):
         message = f"{described} gives a different shape at each of its {calls[0]} calls"
-        return Diagnostic("unaligned", message, help=_enclosing(point))
+        return Diagnostic("unaligned", message, help=_enclosing(point, events))
     tensor = runs[0][point][0]
     if tensor.is_complex():
         message = f"{described} at `:{point.port}` has complex numbers, which are not ordered"
-        return Diagnostic("unaligned", message, help=_enclosing(point))
+        return Diagnostic("unaligned", message, help=_enclosing(point, events))
     return Seen(point, layouts[0], calls[0], layouts[0].describe(tensor.shape), tensor.dtype)
 
 
@@ -202,41 +216,62 @@ def _not_by_sample(
 def _not_by_position(
     model: Model, feed: TokenFeed, size: Size, seen: dict[HookPoint, Seen], first: Values
 ) -> dict[HookPoint, str]:
-    """The hook points at which another last token changes rows, but not the last one."""
-    ids = feed.random_ids(size.batch, size.positions)
-    ids[0, -1] = feed.other_id(int(ids[0, -1]))
-    mask = torch.ones_like(ids, dtype=torch.bool)
-    changed = _run(model, list(seen), feed.inputs(ids, mask, size.decoder))
-    wrong = {}
-    for point, info in seen.items():
-        for before, after in zip(first[point], changed[point], strict=True):
-            a = info.layout.rows(before, size.batch, size.positions)[: size.positions]
-            b = info.layout.rows(after, size.batch, size.positions)[: size.positions]
-            limit, by = _ROUNDING.get(before.dtype, 0.5), scale(a)
-            moved = [
-                distance(x, y, by) > limit for x, y in zip(a[:, None], b[:, None], strict=True)
-            ]
-            if any(moved) and not moved[-1]:
-                wrong[point] = "positions"
-    return wrong
+    """The hook points at which another last token changes rows, but not the last one.
+
+    Two other tokens must both show it, and plainly: a row may stand still by itself.
+    """
+    found = set(seen)
+    for number in range(2):
+        ids = feed.random_ids(size.batch, size.positions)
+        ids[0, -1] = feed.other_id(int(ids[0, -1]), number)
+        mask = torch.ones_like(ids, dtype=torch.bool)
+        changed = _run(model, list(seen), feed.inputs(ids, mask, size.decoder))
+        found &= {
+            point
+            for point, info in seen.items()
+            if any(
+                _last_stands_still(info, size, before, after)
+                for before, after in zip(first[point], changed[point], strict=True)
+            )
+        }
+    return dict.fromkeys(found, "positions")
 
 
-def _mixing(model: Model, feed: TokenFeed, seen: dict[HookPoint, Seen]) -> Mixing:
+def _last_stands_still(info: Seen, size: Size, before: Tensor, after: Tensor) -> bool:
+    a = info.layout.rows(before, size.batch, size.positions)[: size.positions]
+    b = info.layout.rows(after, size.batch, size.positions)[: size.positions]
+    by = scale(a)
+    moved = [distance(x, y, by) for x, y in zip(a[:, None], b[:, None], strict=True)]
+    limit = _ROUNDING.get(before.dtype, 0.5)
+    return max(moved) > limit and moved[-1] < limit / 20
+
+
+def _mixing(model: Model, feed: Feed, size: Size, seen: dict[HookPoint, Seen]) -> Mixing:
     """Whether padding, or other samples, change a sample's rows at some hook point."""
-    longest = max(size.positions for size in feed.sizes())
-    lengths = sorted({longest, longest - 1, max(1, longest - 4), max(1, longest // 3)})[::-1]
-    ids = feed.random_ids(len(lengths), longest)
-    mask = torch.arange(longest) < torch.tensor(lengths)[:, None]
     points = list(seen)
+    if isinstance(feed, TokenFeed):
+        lengths = feed.trial_lengths()
+        ids = feed.random_ids(len(lengths), lengths[0])
+        mask = torch.arange(lengths[0]) < torch.tensor(lengths)[:, None]
 
-    def unpadded(rows: Tensor) -> Values:
-        return _run(model, points, feed.inputs(rows, torch.ones_like(rows, dtype=torch.bool)))
+        def unpadded(rows: Tensor) -> Values:
+            return _run(model, points, feed.inputs(rows, torch.ones_like(rows, dtype=torch.bool)))
 
-    alone = [unpadded(ids[i : i + 1, :n]) for i, n in enumerate(lengths)]
-    padded = _run(model, points, feed.inputs(ids.masked_fill(~mask, feed.pad_id), mask))
-    twice, beside = unpadded(ids[:1].repeat(2, 1)), unpadded(ids[:2])
+        alone = [
+            unpadded(ids[i : i + 1, :n].repeat(copies(lengths, i), 1))
+            for i, n in enumerate(lengths)
+        ]
+        padded = _run(model, points, feed.inputs(ids.masked_fill(~mask, feed.pad_id), mask))
+        twice, beside = unpadded(ids[:1].repeat(2, 1)), unpadded(ids[:2])
+    else:
+        lengths = [size.positions]
+        alone = [_run(model, points, feed.trial([0]))]
+        twice, beside = (_run(model, points, feed.trial(picks)) for picks in ([0, 0], [0, 1]))
+        padded = alone[0]
     found = Mixing.NONE
     for point, info in seen.items():
+        if any(len(run[point]) != info.calls for run in (*alone, padded, twice, beside)):
+            raise varying_calls(point, info.calls)
         for call in range(info.calls):
             tensors = [run[point][call] for run in alone]
             others = padded[point][call], twice[point][call], beside[point][call]
@@ -247,12 +282,20 @@ def _mixing(model: Model, feed: TokenFeed, seen: dict[HookPoint, Seen]) -> Mixin
     return found
 
 
+def varying_calls(point: HookPoint, calls: int) -> ModelError:
+    """The error for a module that runs more or less often than it did in the first small passes."""
+    often = "once" if calls == 1 else f"{calls} times"
+    message = f"`{point}` ran {often} in each small probing pass, but not so on other inputs"
+    help = "capture a module that runs equally often whatever the input, such as one around it"
+    return ModelError(Diagnostic("varying-calls", message, help=help))
+
+
 def _check_stable(module: nn.Module) -> None:
     """Refuse what would change the model for good when it meets short inputs."""
     config = getattr(module, "config", None)
     if getattr(config, "attention_type", None) == "block_sparse":
         message = "this model exchanges its block-sparse attention for another on short inputs"
-        advice = "load it with attention_type='original_full' and give it as a module"
+        advice = "from Python load it with attention_type='original_full', and give that module"
         raise ModelError(Diagnostic("unstable-model", message, help=advice))
 
 
@@ -279,12 +322,13 @@ def _described(model: Model, point: HookPoint) -> str:
     return f"`{point.module or 'the model'}` ({name})"
 
 
-def _enclosing(point: HookPoint) -> str | None:
+def _enclosing(point: HookPoint, events: Sequence[tuple[str, str]]) -> str | None:
+    """Advice to capture the nearest module around this one that runs."""
     parent = point.module
     while "." in parent:
         parent = parent.rpartition(".")[0]
-        if not parent.rpartition(".")[2].isdigit() and "expert" not in parent.rpartition(".")[2]:
-            return f"capture the enclosing module, `{parent}`"
+        if ("output", parent) in events:
+            return f"try the enclosing module, `{parent}`"
     return None
 
 

@@ -61,6 +61,12 @@ class TensorFeed:
         inputs = {n: v.cpu()[picks] if _sliced(v) else v for n, v in self._inputs.items()}
         return self._to_device(self._resized(inputs, size.positions))
 
+    def trial(self, picks: list[int]) -> dict[str, Any]:
+        """Inputs of these samples (the first, where there are fewer)."""
+        index = torch.tensor(picks) % self.samples
+        inputs = {n: v.cpu()[index] if _sliced(v) else v for n, v in self._inputs.items()}
+        return self._to_device(inputs)
+
     def measure(self, size: Size) -> Size:
         """The size with the number of positions that the model makes of the example."""
         if size.positions not in self._positions:
@@ -81,7 +87,7 @@ class TensorFeed:
 
     def _measured(self, inputs: dict[str, Any]) -> int:
         """The positions of these inputs: a sequence's length, or what the first block returns."""
-        for name in self._sequences(inputs):
+        for name in self._sequences():
             return int(inputs[name].shape[1])
         root = self._model.module
         stacks = {n: len(m) for n, m in root.named_modules() if isinstance(m, nn.ModuleList)}
@@ -93,12 +99,12 @@ class TensorFeed:
             root(**inputs)
         return seen[0].shape[1] if seen and seen[0].ndim == 3 else 1
 
-    def _sequences(self, inputs: Mapping[str, Any]) -> list[str]:
+    def _sequences(self) -> list[str]:
         """Inputs whose second axis is known to be positions."""
         plain = not hasattr(self._model.module, "config")
         return [
             name
-            for name, value in inputs.items()
+            for name, value in self._inputs.items()
             if isinstance(value, Tensor)
             and value.ndim == 3
             and value.shape[1] > 3
@@ -107,7 +113,7 @@ class TensorFeed:
 
     def _resized(self, inputs: dict[str, Any], step: int) -> dict[str, Any]:
         """The same inputs, shorter or larger by a step, where that is possible."""
-        for name in self._sequences(inputs):
+        for name in self._sequences():
             inputs = {**inputs, name: inputs[name][:, : inputs[name].shape[1] - step]}
         pixels = inputs.get("pixel_values")
         if isinstance(pixels, Tensor) and pixels.ndim == 4 and self._resizable:

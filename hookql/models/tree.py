@@ -16,6 +16,7 @@ from hookql.models.paths import computes, match_sites
 
 _WIDTH = 100
 _PREFIX = "capture count from "
+_PATTERNS = "write for example `h[0].**` or `** isa Linear except lm_head`"
 
 
 @frozen(eq=False)
@@ -60,9 +61,11 @@ def _picked(root: nn.Module, pattern: str) -> set[str]:
         program = parse(_PREFIX + pattern, "<pattern>")
         capture = program.statements[0]
         if len(program.statements) > 1 or not isinstance(capture, ast.Capture):
-            raise QueryError(Diagnostic("bad-pattern", "a pattern is one site or several"))
+            message = "a pattern is what can stand after `from`, not a whole query"
+            raise QueryError(Diagnostic("bad-pattern", message, help=_PATTERNS))
         if capture != ast.Capture(capture.statistics, capture.sites, capture.excepts):
-            raise QueryError(Diagnostic("bad-pattern", "a pattern has no clauses"))
+            message = "a pattern has none of a capture's clauses, such as `where` or `pool`"
+            raise QueryError(Diagnostic("bad-pattern", message, help=_PATTERNS))
         matches = match_sites(root, capture.sites, capture.excepts, program.source)
     except QueryError as error:
         source = Source(pattern, "<pattern>")

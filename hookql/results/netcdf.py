@@ -26,7 +26,8 @@ def check_target(path: str | Path, *, overwrite: bool = False) -> None:
     if not folder.is_dir():
         raise _usage("no-such-folder", f"there is no folder `{path.parent}` to write `{path}` in")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise _usage("not-writable", f"the folder `{path.parent}` cannot be written to")
+        message = f"the folder `{path.parent}` cannot be written to"
+        raise _usage("not-writable", message, "give a file in another folder")
 
 
 def save(tree: xarray.DataTree, path: str | Path, overwrite: bool = False) -> None:
@@ -61,13 +62,15 @@ def load(path: str | Path) -> xarray.DataTree:
     Raises UsageError for a file that is missing, no NetCDF or not written by HookQL.
     """
     path = Path(path)
+    if path.is_dir():
+        raise _usage("not-netcdf", f"`{path}` is a folder, not a NetCDF file")
     if not path.is_file():
         raise _usage("no-such-file", f"there is no file `{path}`")
     try:
         with xarray.open_datatree(path, engine="netcdf4") as tree:
             tree.load()
     except PermissionError as error:
-        raise _usage("cannot-read", f"`{path}` may not be read") from error
+        raise _usage("cannot-read", f"you have no permission to read `{path}`") from error
     except (OSError, RuntimeError, ValueError) as error:
         raise _usage("not-netcdf", f"`{path}` is not a whole NetCDF file") from error
     if "hookql_version" not in tree.attrs:

@@ -139,7 +139,8 @@ def _size_line(data: xarray.Dataset, run: Mapping[Hashable, Any]) -> str:
     # What was never run, as no `where` wanted a token of its batch, was looked at too.
     looked_at = int(run.get("tokens_run", 0)) + int(run.get("tokens_skipped", 0))
     of = f" of {looked_at:,}" if "tokens_run" in run else ""
-    return " · ".join([*sizes, f"{kept} tokens kept{of}"])
+    noun = plural("token", int(counts[-1]))
+    return " · ".join([*sizes, f"{kept} {noun} kept{of}"])
 
 
 def _groups(columns: Sequence[Column], room: int) -> list[list[Column]]:
@@ -219,7 +220,7 @@ def _run_line(attributes: Mapping[Hashable, Any]) -> str:
         samples = attributes.get("samples")
         what = f" for {int(samples):,} {plural('sample', int(samples))}" if samples else ""
         parts.append(f"{float(attributes['seconds']):.3g} s{what}")
-    if "forward_share" in attributes:
+    if "forward_share" in attributes and attributes.get("tokens_run", 1):
         parts.append(f"ran {100 * float(attributes['forward_share']):.0f} % of the model")
     return " · ".join(parts)
 

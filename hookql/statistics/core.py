@@ -160,12 +160,13 @@ def _load_plugin(plugin: EntryPoint) -> None:
     except HookQLError:
         raise
     except Exception as error:  # whatever a stranger's module does, the user learns whose it is
-        package = plugin.dist.name if plugin.dist is not None else "unknown"
+        package = f" of the package `{plugin.dist.name}`" if plugin.dist is not None else ""
         raise UsageError(
             Diagnostic(
                 "broken-plugin",
-                f"the statistics plug-in `{plugin.value}` of the package `{package}` "
-                f"cannot be loaded: {type(error).__name__}: {error}",
+                f"the statistics plug-in `{plugin.value}`{package} cannot be loaded",
+                help="update or uninstall it",
+                notes=(f"{type(error).__name__}: {error}",),
             )
         ) from error
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import shutil
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +263,37 @@ def test_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "local folder" in str(caught.value.help)
 
 
+@contextlib.contextmanager
+def hub_that_says(
+    status: int, answer: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """The hub is a server that gives everyone that status and error code; its cache is empty."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(status)
+            self.send_header("X-Error-Code", answer)
+            self.send_header("X-Repo-Commit", "0" * 40)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_GET = do_HEAD
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        constants = "huggingface_hub.constants"
+        monkeypatch.setattr(f"{constants}.ENDPOINT", address)
+        files = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", files)
+        monkeypatch.setattr(f"{constants}.HF_HUB_CACHE", str(cache))
+        yield
+        server.shutdown()
+
+
 @pytest.mark.usefixtures("online")
 @pytest.mark.parametrize(
     ("status", "answer", "expected"),
@@ -276,29 +309,8 @@ def test_refusals_of_the_hub(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: int, answer: str, expected: str
 ) -> None:
     """What the hub answers is told apart: no such model, no such revision, no access."""
-
-    class Answer(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.send_response(status)
-            self.send_header("X-Error-Code", answer)
-            self.send_header("X-Repo-Commit", "0" * 40)
-            self.end_headers()
-
-        do_GET = do_HEAD
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}"
-        constants = "huggingface_hub.constants"
-        monkeypatch.setattr(f"{constants}.ENDPOINT", address)
-        files = address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", files)
-        monkeypatch.setattr(f"{constants}.HF_HUB_CACHE", str(tmp_path))
+    with hub_that_says(status, answer, tmp_path, monkeypatch):
         assert expected == code("somebody/model", revision="v9")
-        server.shutdown()
 
 
 def test_offline_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,62 @@ def test_samples_that_change_each_other_run_alone() -> None:
         ]
     )
     oracle.assert_agrees(result.dataset, rows)
+
+
+class Mixed(nn.Module):
+    """Adds to an embedding what a function makes of the whole batch."""
+
+    def __init__(self, mix: Callable[[Tensor], Tensor], table: bool = True) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Embedding(128, 16) if table else None
+        self.table = nn.Parameter(torch.randn(128, 16))
+        self.out = nn.Identity()
+        self.mix = mix
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        x = self.embed(input_ids) if self.embed else nn.functional.embedding(input_ids, self.table)
+        return self.out(x + self.mix(x))
+
+
+@pytest.mark.parametrize("table", [True, False])
+@pytest.mark.parametrize(
+    "mix",
+    [
+        lambda x: x.sum(0, keepdim=True),
+        lambda x: x / x.shape[0],
+        lambda x: x.mean((0, 1), keepdim=True).expand_as(x),
+        lambda x: torch.full_like(x, float(x.shape[0])),
+    ],
+)
+def test_every_way_to_look_at_the_batch_is_found(
+    mix: Callable[[Tensor], Tensor], table: bool
+) -> None:
+    """Also where the noise of batching itself is large, or the ids' table is a bare parameter."""
+    assert Mixing.SAMPLES is mixing_of(Mixed(mix, table).eval(), "out")
+
+
+def test_tensors_that_change_each_other_run_alone() -> None:
+    """Inputs given directly are tried beside each other too."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8, track_running_stats=False)).eval()
+
+    class Sequence(nn.Module):
+        """A batch of rows, normalised over batch and positions."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x.flatten(0, 1)).reshape(*x.shape[:2], 8)
+
+    rows = torch.randn(6, 5, 4)
+    results = [
+        hookql.run("capture max from inner", model=Sequence(), inputs={"x": rows}, batch_size=n)
+        for n in (1, 3)
+    ]
+    assert torch.equal(*(torch.from_numpy(result["max"].values) for result in results))
 
 
 class Reversed(nn.Module):

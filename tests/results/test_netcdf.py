@@ -197,7 +197,7 @@ def test_files_that_are_no_results(tmp_path: Path, tree: xarray.DataTree) -> Non
         return caught.value.code
 
     assert code(tmp_path / "none.nc") == "no-such-file"
-    assert code(tmp_path) == "no-such-file"
+    assert code(tmp_path) == "not-netcdf"
     (tmp_path / "text.nc").write_text("capture mean")
     assert code(tmp_path / "text.nc") == "not-netcdf"
     (tmp_path / "empty.nc").write_bytes(b"")
