@@ -1,6 +1,6 @@
 """`make bench`: what a query costs beside the bare forward pass of the same batches.
 
-A GPT-2 of real size with random weights, 96 samples of 8 to 200 tokens (median 36), two threads.
+A GPT-2 of real size with random weights, samples of 8 to 200 tokens (median 36), two threads.
 Only ratios of interleaved runs mean anything on a shared machine, so every contestant runs the same
 batches in turn, several times over; the median ratio is printed with the range of its middle half.
 """
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ import torch
 import transformers
 
 from hookql.api import parse_query
+from hookql.binding import bind
 from hookql.data.batches import Batch, batches
 from hookql.data.encode import Context
 from hookql.data.samples import Sample
@@ -29,11 +31,20 @@ from hookql.engines.local import run
 from hookql.models.feed import TokenFeed
 from hookql.models.hooks import StopForward, observing
 from hookql.models.load import wrap_model
-from hookql.plan import Plan, bind
+from hookql.plan import Plan
 
 CARD = "capture mean, std from transformer.h[0:6].attn where token != pad"
 ALL = "capture mean, std from transformer.h[*], transformer.h[*].attn, transformer.h[*].mlp"
 TWO = "capture mean, std from transformer.h[0:2]"
+# What the statistics of the whole language may cost beside the same pass, truncated.
+HOOKS = (
+    (CARD, 1.05),
+    (ALL, 1.05),
+    (TWO, 1.05),
+    ("capture top(x, k=10) from transformer.h[6].mlp.act", 1.05),
+    (f"{ALL} by position", 1.10),
+    ("capture quantile(x, 0.5, 0.99) from transformer.h[*]", 1.15),
+)
 
 Work = list[tuple[Batch, Mapping[str, Any]]]
 
@@ -65,21 +76,21 @@ def bare(model: torch.nn.Module, work: Work) -> None:
             model(**inputs)
 
 
-def truncated(plan: Plan, work: Work) -> None:
+def truncated(plan: Plan, work: Work, root: torch.nn.Module) -> None:
     """The same, stopped by an empty hook where the plan stops: all of a query's cost but HookQL."""
     kind, name = plan.probe.events[plan.stop]
 
     def stop(*_: Any) -> None:
         raise StopForward
 
-    module = plan.model.module.get_submodule(name)
+    module = root.get_submodule(name)
     hook = module.register_forward_pre_hook if kind == "input" else module.register_forward_hook
     handle = hook(stop)
     try:
-        with observing(plan.model.module):
+        with observing(root):
             for _, inputs in work:
                 with contextlib.suppress(StopForward):
-                    plan.model.module(**inputs)
+                    root(**inputs)
     finally:
         handle.remove()
 
@@ -112,7 +123,7 @@ def row(name: str, limit: float, ours: Sequence[float], theirs: Sequence[float])
 
 
 def speed(repeats: int) -> None:
-    """Queries beside the bare pass, and hooks beside the truncated pass, in the same batches."""
+    """Queries beside the bare forward pass of the same batches."""
     torch.manual_seed(0)
     module = transformers.GPT2LMHeadModel(transformers.GPT2Config()).eval()
     model = wrap_model(module, name="GPT2Config()")
@@ -130,9 +141,6 @@ def speed(repeats: int) -> None:
     def hookql(query: str, part: Work) -> Callable[[], object]:
         return lambda: run(plans[query], part, width=1024)
 
-    def bounded(query: str, part: Work) -> Callable[[], object]:
-        return lambda: truncated(plans[query], part)
-
     seconds = compared(
         [lambda: bare(module, work), *(hookql(query, work) for query in plans)], repeats
     )
@@ -142,14 +150,50 @@ def speed(repeats: int) -> None:
     for query, limit, ours in zip(plans, (0.37, 0.80, 0.13), seconds[1:], strict=True):
         print(row(query.removeprefix("capture ")[:57], limit, ours, full))
 
-    print(f"\n{'hooks alone: ratio to the same pass, truncated, no detectors':<58} median")
-    for query in plans:
-        ratios: tuple[list[float], list[float]] = ([], [])
-        for part in ([item] for item in work[:: max(1, len(work) // 4)]):
-            ours, theirs = compared([hookql(query, part), bounded(query, part)], repeats * 2)
-            ratios[0].extend(ours)
-            ratios[1].extend(theirs)
-        print(row(query.removeprefix("capture ")[:57], 1.05, *ratios))
+
+def hooks(repeats: int, samples: int = 256) -> None:
+    """Queries beside the same pass, stopped where they stop, with no detectors in it.
+
+    Each query runs over all batches in order, for the first ones cost the most. The two take turns
+    batch by batch, so that what else the machine does falls on both; a ratio is of whole runs.
+    """
+    torch.manual_seed(0)
+    module = transformers.GPT2LMHeadModel(transformers.GPT2Config()).eval()
+    model = wrap_model(module, name="GPT2Config()")
+    feed = TokenFeed(model)
+    cut = batches(contexts(samples), tokens_per_batch=512)
+    work: Work = [(batch, feed.for_batch(batch)) for batch in cut]
+    print(f"{len(work)} batches of {samples} samples")
+    print(f"{'hooks alone: ratio to the same pass, truncated, no detectors':<58} median")
+    for query, limit in HOOKS:
+        plan = bind(parse_query(query), model, feed)
+        truncated(plan, work[:1], module)
+        ours, theirs = zip(*(in_turn(plan, work) for _ in range(repeats)), strict=True)
+        print(row(query.removeprefix("capture ")[:57], limit, ours, theirs), flush=True)
+
+
+def in_turn(plan: Plan, work: Work) -> tuple[float, float]:
+    """Seconds of one run of a query, and of the bare passes taken between its batches."""
+    module = plan.model.module
+    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    bare_module = copy.deepcopy(module, shared)  # the same weights, without the query's hooks
+    spent = 0.0
+
+    def with_bare() -> Iterator[tuple[Batch, Mapping[str, Any]]]:
+        nonlocal spent
+        for number, item in enumerate(work):
+            # Whichever comes first warms the caches for the other: now the one, now the other.
+            for before in (True, False):
+                if before == bool(number % 2):
+                    started = time.perf_counter()
+                    truncated(plan, [item], bare_module)
+                    spent += time.perf_counter() - started
+                if before:
+                    yield item
+
+    started = time.perf_counter()
+    run(plan, with_bare(), width=1024)
+    return time.perf_counter() - started - spent, spent
 
 
 def memory(samples: int) -> None:
@@ -162,7 +206,8 @@ def memory(samples: int) -> None:
     lines = text_path().read_text(encoding="utf-8").splitlines()
     texts = (f"{i} {lines[i % len(lines)][:120]}" for i in range(samples))
     hookql.run(
-        "capture mean, std, min, max from transformer.h[0].attn",
+        "capture mean, std, min, max, top(x, k=10), quantile(x, 0.5, 0.99) "
+        "from transformer.h[0].attn",
         model=module,
         tokenizer=tokenizer,
         data=texts,
@@ -188,6 +233,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--hooks", action="store_true", help="only: what the hooks cost")
     parser.add_argument("--memory", type=int, help="only: peak memory with so many samples")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -195,9 +241,13 @@ def main() -> None:
     if options.memory:
         memory(options.memory)
         return
-    speed(options.repeats)
-    print()
-    peaks()
+    if not options.hooks:
+        speed(options.repeats)
+        print()
+    hooks(max(3, options.repeats // 2))
+    if not options.hooks:
+        print()
+        peaks()
 
 
 if __name__ == "__main__":

@@ -51,9 +51,10 @@ def run(
         overwrite: whether existing files may be replaced.
         progress: show a progress bar on stderr; None: where stderr is a terminal.
         **options: of the data ``column``, ``split``, ``limit``, ``max_length``, ``overflow``
-            (split | truncate | pack | error); of the run ``batch_size``, ``tokens_per_batch``;
-            and for a model given by name ``revision``, ``dtype``, ``device``, ``device_map``,
-            ``attn``, ``trust_remote_code``.
+            (split | truncate | pack | error), ``target`` (the column of the decoder's text); of the
+            run ``batch_size``, ``tokens_per_batch``, ``group_memory`` (MB that the groups of `by`
+            may hold); and for a model given by name ``revision``, ``dtype``, ``device``,
+            ``device_map``, ``attn``, ``trust_remote_code``.
 
     Returns:
         A DataTree as docs/results.md describes. With one capture of one role its variables stand
@@ -90,17 +91,19 @@ def check(
     *,
     model: str | Path | torch.nn.Module | Model | None = None,
     tokenizer: Any = None,
+    target: str | None = None,
     **options: Unpack[ModelOptions],
 ) -> Query:
     """Check a query's syntax and names and, with a model, what its sites and literals bind to.
 
-    Returns the resolved query. Raises QueryError with everything that is wrong.
+    ``target`` is the column that a run takes the decoder's text from, as in `run`. Returns the
+    resolved query. Raises QueryError with everything that is wrong.
     """
     resolved = parse_query(query)
     if model is not None:
         from hookql.execute import plan_for
 
-        plan_for(resolved, model, tokenizer, options)
+        plan_for(resolved, model, tokenizer, target, options)
     return resolved
 
 
@@ -109,17 +112,21 @@ def explain(
     *,
     model: str | Path | torch.nn.Module | Model = "demo",
     tokenizer: Any = None,
+    target: str | None = None,
     format: str = "text",
     **options: Unpack[ModelOptions],
 ) -> str:
-    """What running a query would do, as ``text``, ``json`` or ``mermaid``; no data is run."""
+    """What running a query would do, as ``text``, ``json`` or ``mermaid``; no data is run.
+
+    ``target`` is the column that the run would take the decoder's text from, as in `run`.
+    """
     from hookql.execute import plan_for
     from hookql.explanation import FORMATS
 
     if format not in FORMATS:
         notes = (f"formats: {', '.join(FORMATS)}",)
         raise UsageError(Diagnostic("unknown-format", f"unknown format `{format}`", notes=notes))
-    return FORMATS[format](plan_for(parse_query(query), model, tokenizer, options))
+    return FORMATS[format](plan_for(parse_query(query), model, tokenizer, target, options))
 
 
 def load(path: str | Path) -> xarray.DataTree:

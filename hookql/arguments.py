@@ -1,4 +1,4 @@
-"""What argparse leaves out: options that are repeated or empty, and words that nobody takes."""
+"""The options of the commands, and what argparse leaves out: repeated, empty, unknown ones."""
 
 from __future__ import annotations
 
@@ -49,3 +49,81 @@ def refuse(options: argparse.Namespace, unknown: Sequence[str]) -> None:
     close = did_you_mean(option, known) if option else None
     parser_error = options.parser.error  # leaves with exit code 2
     parser_error(f"{message}; {close}" if close else message)
+
+
+def add_query(parser: argparse.ArgumentParser) -> None:
+    """The query: a file, or a text."""
+    group = parser.add_argument_group("query")
+    group.add_argument("file", nargs="?", metavar="QUERY.hq", help="a query file, or - for stdin")
+    group.add_argument("-q", "--query", metavar="TEXT", help="the query itself")
+
+
+def add_model(parser: argparse.ArgumentParser, default: str | None = "demo") -> None:
+    """The model and how it is loaded."""
+    group = parser.add_argument_group("model")
+    said = "default: demo" if default else "default: none, so that nothing is loaded"
+    add = group.add_argument
+    add(
+        "--model",
+        default=default,
+        metavar="MODEL",
+        help=f"a hub name, a folder, a .gguf file or demo ({said})",
+    )
+    add("--revision", help="a branch, tag or commit of a hub model")
+    add("--dtype", help="auto (as stored, the default), float32, bfloat16 or float16")
+    add("--device", help="auto (the default), cpu, cuda or cuda:N")
+    add("--device-map", help="how transformers spreads the model, e.g. auto (needs accelerate)")
+    add("--attn", metavar="KIND", help="attention implementation: eager, sdpa, ...")
+    add(
+        "--trust-remote-code",
+        action="store_true",
+        help="run Python code that comes with the model; never done otherwise",
+    )
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """What is run, and in which pieces."""
+    group = parser.add_argument_group("data")
+    add = group.add_argument
+    add(
+        "--data",
+        metavar="DATA",
+        help="a .txt (a sample a line), .jsonl, .csv or .parquet file, a data set's folder or "
+        "name, or - for stdin; the demo model has a text of its own",
+    )
+    add("--text", action="append", default=[], metavar="TEXT", help="a sample; may be repeated")
+    add("--column", help="the column that holds the text (default: text, or the only one)")
+    add("--split", help="the split of a data set")
+    add("--limit", type=int, metavar="N", help="run only the first N samples")
+    add("--max-length", type=int, metavar="N", help="tokens a context (default: the model's)")
+    add(
+        "--overflow",
+        choices=("split", "truncate", "pack", "error"),
+        help="what becomes of longer samples (default: split, no overlap); pack fills contexts "
+        "from successive samples",
+    )
+    add_target(group)
+    add("--batch-size", type=int, metavar="N", help="at most N samples a batch")
+    add("--tokens-per-batch", type=int, metavar="N", help="at most N tokens a batch, with padding")
+    add("--group-memory", type=int, metavar="MB", help="what the groups of `by` may hold (1000)")
+
+
+def add_target(group: Any) -> None:
+    """The decoder's text."""
+    help = "the column that holds the decoder's text (encoder-decoder models)"
+    group.add_argument("--target", metavar="COLUMN", help=help)
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Where the result goes."""
+    group = parser.add_argument_group("output")
+    add = group.add_argument
+    add(
+        "-o",
+        "--output",
+        metavar="FILE.nc",
+        help="the result file (default: the query file's name with .nc, in this folder; "
+        "for a query that is no file, none)",
+    )
+    add("--overwrite", action="store_true", help="replace files that exist")
+    add("--quiet", action="store_true", help="no progress, no table")

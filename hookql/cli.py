@@ -16,7 +16,16 @@ from typing import Any
 
 import hookql
 from hookql.api import check, explain, parse_query, read_query_file
-from hookql.arguments import BEHIND_Q, Once, refuse
+from hookql.arguments import (
+    BEHIND_Q,
+    Once,
+    add_data,
+    add_model,
+    add_output,
+    add_query,
+    add_target,
+    refuse,
+)
 from hookql.errors import Diagnostic, HookQLError, UsageError
 from hookql.language.query import Query
 from hookql.options import ModelOptions, RunOptions
@@ -64,25 +73,27 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     run = _command(commands, "run", _run, "run a query over data and save what it asks for")
-    _add_query(run)
-    _add_model(run)
-    _add_data(run)
-    _add_output(run)
+    add_query(run)
+    add_model(run)
+    add_data(run)
+    add_output(run)
 
     checks = _command(commands, "check", _check, "check a query's syntax and names")
-    _add_query(checks)
-    _add_model(checks, default=None)
+    add_query(checks)
+    add_model(checks, default=None)
+    add_target(checks)
 
     explains = _command(commands, "explain", _explain, "say what a run would do; runs no data")
-    _add_query(explains)
-    _add_model(explains)
+    add_query(explains)
+    add_model(explains)
+    add_target(explains)
     explains.add_argument("--format", choices=("text", "json", "mermaid"), default="text")
 
     modules = _command(
         commands, "modules", _modules, "list a model's modules and how to write them"
     )
     modules.add_argument("pattern", nargs="?", help="only modules that match, e.g. 'h[0].**'")
-    _add_model(modules)
+    add_model(modules)
 
     fmt = _command(commands, "fmt", _fmt, "print a query in its canonical layout")
     fmt.add_argument("files", nargs="+", metavar="FILE", help="query files, or - for stdin")
@@ -103,72 +114,6 @@ def _command(commands: Any, name: str, command: Any, help: str) -> argparse.Argu
     # Everything that says no action of its own, in its groups too.
     parser.register("action", None, Once)
     return parser
-
-
-def _add_query(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("query")
-    group.add_argument("file", nargs="?", metavar="QUERY.hq", help="a query file, or - for stdin")
-    group.add_argument("-q", "--query", metavar="TEXT", help="the query itself")
-
-
-def _add_model(parser: argparse.ArgumentParser, default: str | None = "demo") -> None:
-    group = parser.add_argument_group("model")
-    said = "default: demo" if default else "default: none, so that nothing is loaded"
-    add = group.add_argument
-    add(
-        "--model",
-        default=default,
-        metavar="MODEL",
-        help=f"a hub name, a folder, a .gguf file or demo ({said})",
-    )
-    add("--revision", help="a branch, tag or commit of a hub model")
-    add("--dtype", help="auto (as stored, the default), float32, bfloat16 or float16")
-    add("--device", help="auto (the default), cpu, cuda or cuda:N")
-    add("--device-map", help="how transformers spreads the model, e.g. auto (needs accelerate)")
-    add("--attn", metavar="KIND", help="attention implementation: eager, sdpa, ...")
-    add(
-        "--trust-remote-code",
-        action="store_true",
-        help="run Python code that comes with the model; never done otherwise",
-    )
-
-
-def _add_data(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("data")
-    add = group.add_argument
-    add(
-        "--data",
-        metavar="DATA",
-        help="a .txt (a sample a line), .jsonl, .csv or .parquet file, a data set's folder or "
-        "name, or - for stdin; the demo model has a text of its own",
-    )
-    add("--text", action="append", default=[], metavar="TEXT", help="a sample; may be repeated")
-    add("--column", help="the column that holds the text (default: text, or the only one)")
-    add("--split", help="the split of a data set")
-    add("--limit", type=int, metavar="N", help="run only the first N samples")
-    add("--max-length", type=int, metavar="N", help="tokens a context (default: the model's)")
-    add(
-        "--overflow",
-        choices=("split", "truncate", "pack", "error"),
-        help="what becomes of longer samples (default: split, no overlap); pack fills contexts "
-        "from successive samples",
-    )
-    add("--batch-size", type=int, metavar="N", help="at most N samples a batch")
-    add("--tokens-per-batch", type=int, metavar="N", help="at most N tokens a batch, with padding")
-
-
-def _add_output(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("output")
-    add = group.add_argument
-    add(
-        "-o",
-        "--output",
-        metavar="FILE.nc",
-        help="the result file (default: the query file's name with .nc, in this folder; "
-        "for a query that is no file, none)",
-    )
-    add("--overwrite", action="store_true", help="replace files that exist")
-    add("--quiet", action="store_true", help="no progress, no table")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -211,7 +156,9 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    query = check(_query(options), model=options.model, **_model_options(options))
+    query = check(
+        _query(options), model=options.model, target=options.target, **_model_options(options)
+    )
     _warn(query.warnings)
     count = len(query.captures)
     bound = f", and binds to {options.model}" if options.model else ""
@@ -222,7 +169,13 @@ def _check(options: argparse.Namespace) -> int:
 def _explain(options: argparse.Namespace) -> int:
     query = _query(options)
     _warn(query.warnings)
-    text = explain(query, model=options.model, format=options.format, **_model_options(options))
+    text = explain(
+        query,
+        model=options.model,
+        target=options.target,
+        format=options.format,
+        **_model_options(options),
+    )
     print(text, end="")
     return 0
 
@@ -339,8 +292,10 @@ def _run_options(options: argparse.Namespace) -> RunOptions:
         limit=options.limit,
         max_length=options.max_length,
         overflow=options.overflow,
+        target=options.target,
         batch_size=options.batch_size,
         tokens_per_batch=options.tokens_per_batch,
+        group_memory=options.group_memory,
     )
 
 

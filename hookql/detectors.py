@@ -1,194 +1,197 @@
-"""Detectors: what stands at a hook point and reduces its rows as they come by.
+"""Detectors: what stands at a site and reduces its rows as they come by.
 
-A detector sees a tensor inside the forward pass, takes the rows that a mask keeps, and updates
-accumulators at once. Nothing of the tensor is kept; no value is read back from a GPU.
+A detector sees tensors inside the forward pass, takes the rows that masks keep, works out the value
+expressions and updates accumulators at once. Nothing of a tensor is kept longer than its batch; no
+value is read back from a GPU, unless a predicate asks for the site's own values.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from attrs import evolve, frozen
 from torch import Tensor
 
-from hookql.data.batches import Batch
 from hookql.errors import Diagnostic, HookQLError, ModelError
-from hookql.models.ports import compute_dtype
+from hookql.expressions import Expression, Rows, prepare
+from hookql.jobs import Job
+from hookql.language import ast
+from hookql.models.ports import HookPoint
 from hookql.models.probe import Seen, varying_calls
-from hookql.statistics import Accumulator, Statistic, accumulators
-
-_LATER = torch.iinfo(torch.int64).max
-
-
-class Selection:
-    """The rows that one mask keeps of one batch, as indices made once, on the CPU.
-
-    ``x[mask]`` on a GPU would wait for it; ``index_select`` with ready indices does not.
-    """
-
-    def __init__(self, kept: np.ndarray, order: np.ndarray) -> None:
-        """kept bool (B, S); order int64 (B, S), smaller for what comes first in the data."""
-        flat = np.flatnonzero(kept)
-        self.count = len(flat)
-        self.everything = self.count == kept.size
-        self._index = torch.from_numpy(flat)
-        self._order = torch.from_numpy(order.reshape(-1)[flat])
-        self._moved: dict[torch.device, tuple[Tensor, Tensor]] = {}
-
-    def rows(self, view: Tensor) -> Tensor:
-        """The kept rows of (B * S, *axes)."""
-        return view if self.everything else view.index_select(0, self._on(view.device)[0])
-
-    def order(self, device: torch.device) -> Tensor:
-        """The kept rows' place in the data, int64 (count,)."""
-        return self._on(device)[1]
-
-    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        if device.type == "cpu":
-            return self._index, self._order
-        if device not in self._moved:
-            index, order = self._index, self._order
-            if device.type == "cuda":  # only from pinned memory does a copy not wait
-                index, order = index.pin_memory(), order.pin_memory()
-            self._moved[device] = (
-                index.to(device, non_blocking=True),
-                order.to(device, non_blocking=True),
-            )
-        return self._moved[device]
+from hookql.models.views import View
+from hookql.predicates.evaluate import Predicate
+from hookql.predicates.values import Values
+from hookql.selection import Scene, Selection
 
 
 def memory_advice(error: Exception) -> str | None:
     """What helps where memory ran out; None for every other error."""
-    if "out of memory" not in str(error).lower():
+    if not isinstance(error, MemoryError | torch.OutOfMemoryError) and (
+        "can't allocate memory" not in str(error)
+    ):
         return None
     return "run smaller batches: `--tokens-per-batch` or `--batch-size`"
 
 
-class NonFinite:
-    """How many NaNs and infinities there were, and where the first row with one stands."""
+@frozen
+class Place:
+    """What `x` is somewhere: a hook point, and how its rows are to be seen."""
 
-    def __init__(self) -> None:
-        self._count: Tensor | int = 0
-        self._first: Tensor | int = _LATER
+    point: HookPoint
+    view: View | None = None
 
-    def update(self, rows: Tensor, selection: Selection) -> None:
-        """Take in rows (n, *axes)."""
-        # A finite sum proves that all are finite and costs a tenth of looking at each; on a GPU
-        # reading it would wait for the device, so there each is looked at.
-        if rows.device.type == "cpu" and math.isfinite(float(rows.sum())):
-            return
-        if not rows.numel():
-            return
-        bad = ~rows.isfinite().reshape(rows.shape[0], -1)
-        place = selection.order(rows.device).masked_fill(~bad.any(1), _LATER).amin()
-        self._count = bad.sum() + self._count
-        self._first = place.clamp(max=self._first)
-
-    @property
-    def count(self) -> int:
-        """How many values were NaN or infinite."""
-        return int(self._count)
-
-    @property
-    def first(self) -> int | None:
-        """The smallest order of a row that has one."""
-        return int(self._first) if self.count else None
+    def __str__(self) -> str:
+        return str(self.point)
 
 
-def _all_finite(states: Mapping[str, Accumulator]) -> bool:
-    """Whether running means prove, for next to nothing, that no value so far was NaN or infinite.
+@frozen(eq=False)
+class Watched:
+    """All that a plan wants of one place, ready for detectors to be made of.
 
-    On a CPU only: on a GPU reading the answer would wait for the device.
+    ``masks`` are the predicates, by the number of their selector, that need this place's own values
+    or the model's prediction; ``values`` are the expressions that they ask for.
     """
-    mean = getattr(states.get("moments"), "mean", None)
-    return mean is not None and mean.device.type == "cpu" and bool(mean.isfinite().all())
+
+    place: Place
+    seen: Mapping[str, Seen]  # of "x", and of "input" where some expression needs it
+    masks: Mapping[int, Predicate]
+    values: Mapping[ast.Expression, Expression]
+    shared: tuple[Expression, ...]  # that several selectors need: worked out once, on all rows
+    waits: bool  # whether the model's prediction has to be known first
 
 
 class Detector:
-    """Reduces one hook point's rows: for each mask and each call of the module, accumulators."""
+    """Reduces one place's rows: a `Job` for each selector."""
 
-    def __init__(self, seen: Seen, wanted: Mapping[int, Sequence[Statistic]]) -> None:
-        """``wanted``: for each mask, by number, the statistics that some capture asks for."""
-        self.seen = seen
-        self.nonfinite = {mask: NonFinite() for mask in wanted}
-        self.states: dict[int, list[dict[str, Accumulator]]] = {
-            mask: [accumulators(statistics) for _ in range(seen.calls)]
-            for mask, statistics in wanted.items()
-        }
+    def __init__(self, watched: Watched, jobs: Mapping[int, Job]) -> None:
+        self.watched = watched
+        self.jobs = jobs
+        self.seen = watched.seen["x"]
         self.fired = 0
-        self._selections: Sequence[Selection] = ()
-        self._size = (0, 0)
-        self._kept = dict.fromkeys(wanted, 0)
+        self._scene: Scene
+        self._selections: Sequence[Selection | None] = ()
+        self._inputs: list[Tensor] = []
+        self._held: list[dict[str, Tensor]] = []
         self._failure: HookQLError | None = None
 
-    def begin(self, batch: Batch, selections: Sequence[Selection]) -> None:
-        """Expect the pass over a batch, with the selection of each mask by number."""
+    @property
+    def points(self) -> dict[str, HookPoint]:
+        """The hook points that it reads, by the operand each is."""
+        return {name: seen.point for name, seen in self.watched.seen.items()}
+
+    def begin(self, scene: Scene, selections: Sequence[Selection | None]) -> None:
+        """Expect the pass over a batch, with the selection of each selector by number.
+
+        None stands for one that is only known later, or differs from place to place.
+        """
+        self._scene = scene
         self._selections = selections
-        self._size = batch.mask.shape[0], batch.mask.shape[1]
+        self._inputs, self._held = [], []
         self.fired = 0
 
-    def observe(self, tensor: Tensor) -> None:
-        """Take in the hook point's tensor. Raises ModelError naming the module if that fails."""
+    def observe(self, operand: str, tensor: Tensor) -> None:
+        """Take in a tensor. Raises ModelError naming the module if that fails."""
         try:
-            self._observe(tensor)
+            if operand == "input":
+                # The module may change its input before its output comes.
+                self._inputs.append(self._rows(operand, tensor).clone())
+            else:
+                self._observe(tensor)
         except HookQLError as error:
             # A model may catch what is raised inside its forward; `finish` raises it then.
             self._failure = self._failure or error
             raise
 
-    def finish(self) -> None:
-        """Say that the pass is over. Raises ModelError if the module ran too seldom.
+    def finish(self, selections: Sequence[Selection | None]) -> None:
+        """Say that the pass is over, and what is selected now that the prediction is known.
 
-        Raises the error of `observe` too, where the model swallowed it.
+        Raises ModelError if the module ran too seldom, and the error of `observe` where the model
+        swallowed it.
         """
         if self._failure is not None:
             raise self._failure
         if self.fired != self.seen.calls:
             raise varying_calls(self.seen.point, self.seen.calls)
+        self._selections = selections
+        for call, operands in enumerate(self._held):
+            self._guarded(call, operands)
+        self._held = []
 
     def _observe(self, tensor: Tensor) -> None:
         if self.fired >= self.seen.calls:
             raise varying_calls(self.seen.point, self.seen.calls)
         call, self.fired = self.fired, self.fired + 1
+        operands = {"x": self._rows("x", tensor)}
+        if "input" in self.watched.seen:
+            if len(self._inputs) <= call:
+                raise varying_calls(self.watched.seen["input"].point, self.seen.calls)
+            operands["input"] = self._inputs[call]
+        if self.watched.waits:
+            # The model may change its tensors before its prediction is known.
+            self._held.append({name: rows.clone() for name, rows in operands.items()})
+        else:
+            self._guarded(call, operands)
+
+    def _rows(self, operand: str, tensor: Tensor) -> Tensor:
+        """A tensor as (B * S, *axes)."""
+        seen, (batch, positions) = self.watched.seen[operand], self._scene.size
+        rows = seen.layout.rows(tensor.detach(), batch, positions)
+        if rows.shape[0] != batch * positions:
+            message = f"`{seen.point}` gave {rows.shape[0]} rows for a batch of {batch, positions}"
+            raise ModelError(Diagnostic("unaligned", message))
+        view = self.watched.place.view
+        return rows if view is None or operand != "x" else view(rows)
+
+    def _guarded(self, call: int, operands: dict[str, Tensor]) -> None:
+        """Reduce, and name the module where that fails."""
         try:
-            view = self.seen.layout.rows(tensor.detach(), *self._size)
-            self._reduce(call, view)
+            self._reduce(call, operands)
         except HookQLError:
             raise
         except Exception as error:
-            name = self.seen.point
-            shape = tuple(tensor.shape)
-            message = f"the statistics of `{name}` failed on a tensor of shape {shape}"
+            name, shape = self.seen.point, tuple(operands["x"].shape)
+            message = f"the statistics of `{name}` failed on rows of shape {shape}"
             notes = (f"{type(error).__name__}: {error}",)
-            help = memory_advice(error)
+            advice = memory_advice(error)
             raise ModelError(
-                Diagnostic("detector-failed", message, help=help, notes=notes)
+                Diagnostic("detector-failed", message, help=advice, notes=notes)
             ) from error
 
-    def _reduce(self, call: int, view: Tensor) -> None:
-        if view.shape[0] != self._size[0] * self._size[1]:
-            message = f"`{self.seen.point}` gave {view.shape[0]} rows for a batch of {self._size}"
-            raise ModelError(Diagnostic("unaligned", message))
-        for mask, states in self.states.items():
-            selection = self._selections[mask]
-            if not selection.count:
-                continue
-            self._kept[mask] += selection.count
-            rows = selection.rows(view)
-            rows = rows.to(compute_dtype(rows.dtype))
-            for accumulator in states[call].values():
-                accumulator.update(rows)
-            if not _all_finite(states[call]):
-                self.nonfinite[mask].update(rows, selection)
+    def _reduce(self, call: int, operands: dict[str, Tensor]) -> None:
+        known: dict[ast.Expression, Tensor] = {}
+        selections = list(self._selections)
+        if self.watched.shared or self.watched.values:
+            rows = Rows(operands, self._leaves(operands["x"].device))
+            prepare([*self.watched.shared, *self.watched.values.values()], rows)
+            known = {e.node: e(rows) for e in self.watched.shared}
+            values = {node: self._value(e, rows) for node, e in self.watched.values.items()}
+            for number, predicate in self.watched.masks.items():
+                if predicate.values:
+                    selections[number] = self.jobs[number].select(self._scene, predicate, values)
+        for number, job in self.jobs.items():
+            selection = selections[number]
+            assert selection is not None
+            if call == 0:
+                job.count(selection)
+            if selection.count:
+                job.update(call, operands, selection, known)
 
-    def accumulators(self, mask: int) -> list[dict[str, Accumulator]]:
-        """For each call, the accumulators by key; those that saw no row know their axes."""
-        sizes = [n for n in self.seen.shape if isinstance(n, int)]
-        axes = sizes[len(sizes) - len(self.seen.layout.axes) :]
-        if not self._kept[mask]:
-            for accumulators_of_call in self.states[mask]:
-                for accumulator in accumulators_of_call.values():
-                    accumulator.update(torch.empty(0, *axes))
-        return self.states[mask]
+    def _leaves(self, device: torch.device) -> dict[ast.Expression, Tensor]:
+        """The token columns that expressions over all rows need."""
+        wanted = (*self.watched.shared, *self.watched.values.values())
+        return {leaf: self._scene.column(leaf, device) for e in wanted for leaf in e.leaves}
+
+    def _value(self, expression: Expression, rows: Rows) -> Values:
+        """One number a token, for a predicate, (B, S)."""
+        value = expression(rows).reshape(self._scene.size).cpu().numpy()
+        defined = np.array(True)
+        for leaf in expression.leaves:
+            defined = defined & self._scene.values(leaf).defined
+        return Values(value, np.broadcast_to(defined, self._scene.size))
+
+
+def with_signals(scene: Scene, signals: Mapping[str, Values]) -> None:
+    """Put the model's own prediction into a scene's batch."""
+    scene.batch = evolve(scene.batch, signals=signals)

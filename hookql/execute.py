@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 import xarray
-from attrs import frozen
+from attrs import evolve, frozen
 
+from hookql.binding import bind
 from hookql.data.samples import Dataset
 from hookql.engines.local import Outcome
 from hookql.engines.local import run as run_local
@@ -20,14 +21,16 @@ from hookql.language.query import Query
 from hookql.language.walk import walk
 from hookql.models.feed import TokenFeed
 from hookql.models.load import Model, load_model, wrap_model
+from hookql.models.names import folded
 from hookql.options import ModelOptions, RunOptions, check_options, model_options
-from hookql.plan import Plan, bind
+from hookql.plan import Plan, PlannedCapture
 from hookql.progress import progress as progress_bar
 from hookql.results.collect import collect
 from hookql.results.outputs import plan_outputs
 from hookql.results.provenance import provenance
+from hookql.results.stream import Stream
 from hookql.results.tree import build_tree
-from hookql.source import open_source, open_texts
+from hookql.source import check_target, open_source, open_texts
 from hookql.work import Source
 
 AnyModel = str | Path | torch.nn.Module | Model
@@ -67,13 +70,24 @@ def execute(
     plan = bind(query, loaded, source.feed, source.columns)
     started = datetime.now(UTC)
     with progress_bar(source.total, show=progress) as tick:
-        outcome = run_local(plan, source.work(plan), width=source.width, tick=tick)
+        folder = None if output is None else output.absolute().parent
+        stream = Stream.of(plan, folder)
+        outcome = run_local(
+            plan,
+            source.work(plan),
+            width=source.width,
+            tick=tick,
+            sink=stream,
+            group_bytes=(options.get("group_memory") or 1000) * 1_000_000,
+        )
     _check_columns(plan, dataset)
     attributes = _attributes(plan, outcome, source, started)
-    results = collect(plan, outcome)
+    results = collect(plan, outcome, None if stream is None else stream.finished(outcome))
     tree = build_tree(results, attributes)
     rest = [r for r, path in zip(results, outputs.into, strict=True) if path is None]
-    remaining = build_tree(rest, attributes) if rest else None
+    remaining: xarray.DataTree | None = tree
+    if len(rest) < len(results):
+        remaining = build_tree(rest, attributes) if rest else None
     written = outputs.write(results, attributes, remaining)
     warnings = (*plan.warnings, *_warnings(plan, outcome, source))
     return Finished(tree, plan, written, warnings)
@@ -92,13 +106,17 @@ def _check_columns(plan: Plan, dataset: Dataset | None) -> None:
             help=did_you_mean(node.column, sorted(dataset.seen)),
             notes=(f"columns: {listing(sorted(dataset.seen)) or 'none'}",),
         )
-        for where in plan.masks
-        if where is not None
-        for node in walk(where)
+        for node in _asked(plan)
         if isinstance(node, ast.Row) and node.column not in dataset.seen
     }
     if wrong:
         raise QueryError(wrong.values())
+
+
+def _asked(plan: Plan) -> list[ast.Node]:
+    """All that the query says of tokens."""
+    wheres = [selector.where for selector in plan.selectors]
+    return [n for whole in (*wheres, *plan.columns) if whole is not None for n in walk(whole)]
 
 
 def _check_texts(texts: object) -> None:
@@ -124,11 +142,16 @@ def get_model(model: AnyModel, tokenizer: Any, options: ModelOptions) -> Model:
     return model if isinstance(model, Model) else wrap_model(model, tokenizer)
 
 
-def plan_for(query: Query, model: AnyModel, tokenizer: Any, options: ModelOptions) -> Plan:
+def plan_for(
+    query: Query, model: AnyModel, tokenizer: Any, target: str | None, options: ModelOptions
+) -> Plan:
     """The plan of a query for a model, bound without data."""
     check_options(options)
     loaded = get_model(model, tokenizer, options)
-    return bind(query, loaded, TokenFeed(loaded))
+    check_target(loaded, target)
+    feed = TokenFeed(loaded)
+    feed.has_target = target is not None
+    return bind(query, loaded, feed)
 
 
 def _attributes(
@@ -169,13 +192,23 @@ def _warnings(plan: Plan, outcome: Outcome, source: Source) -> list[Diagnostic]:
     """What a user should look at in a finished run."""
     found = []
     for capture in plan.captures:
-        if not outcome.kept[capture.mask]:
+        jobs = [outcome.detectors[t.place].jobs[t.selector] for t in capture.targets]
+        if any(job.kept for job in jobs):
+            found += _empty_sites(capture, outcome)
+        else:
             message = f"`{capture.name}` kept no token: all but its count is NaN"
-            undefined = outcome.undefined[capture.mask]
+            undefined = max(
+                (
+                    *(job.undefined for job in jobs),
+                    *(outcome.undefined[n] for n in capture.selectors),
+                )
+            )
             why = f" (its `where` is undefined at {undefined:,} tokens)" if undefined else ""
             found.append(_warning("empty-selection", message + why))
-    for point, detector in outcome.detectors.items():
-        for faults in detector.nonfinite.values():
+    for detector in outcome.detectors.values():
+        faulty = [item for job in detector.jobs.values() for item in job.nonfinite.items()]
+        for operand, faults in faulty:
+            point = detector.points[operand]
             if faults.first is not None:
                 sample, chunk, position = outcome.place(faults.first)
                 values = "values" if faults.count > 1 else "value"
@@ -195,6 +228,20 @@ def _warnings(plan: Plan, outcome: Outcome, source: Source) -> list[Diagnostic]:
             said = many if number > 1 else one + many[many.index(" were ") + 5 :]
             found.append(_warning(code, f"{number:,} {said}"))
     return found
+
+
+def _empty_sites(capture: PlannedCapture, outcome: Outcome) -> list[Diagnostic]:
+    """A warning for the places at which a predicate about their own values kept nothing."""
+    empty = [
+        str(target.point)
+        for target in capture.targets
+        if not outcome.detectors[target.place].jobs[target.selector].kept
+    ]
+    if not empty:
+        return []
+    many = f"{len(empty)} of the {len(capture.targets)} modules of `{capture.name}`"
+    message = f"no token was kept at {many}: all but their count is NaN"
+    return [evolve(_warning("empty-selection", message), notes=(listing(folded(empty)),))]
 
 
 def _warning(code: str, message: str) -> Diagnostic:

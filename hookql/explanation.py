@@ -6,18 +6,24 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from attrs import frozen
+
+from hookql.detectors import Detector, Place
+from hookql.language.formatter import format_expression
 from hookql.models.mixing import Mixing
 from hookql.models.ports import HookPoint
-from hookql.plan import Plan, PlannedCapture
+from hookql.plan import Asked, Plan, PlannedCapture, Target
+from hookql.statistics import state_key
 
-_FLOAT64 = 8
+_NUMBER = 8  # bytes: float64 or int64
 
 
 def describe(plan: Plan) -> dict[str, Any]:
     """A plan as plain data: the source of all three formats."""
     model = plan.model
     kind, stop = plan.probe.events[plan.stop]
-    captures = [_capture(plan, capture) for capture in plan.captures]
+    sizes = _Sizes.of(plan)
+    captures = [_capture(plan, capture, sizes) for capture in plan.captures]
     return {
         "query": plan.query.canonical,
         "model": {
@@ -28,19 +34,14 @@ def describe(plan: Plan) -> dict[str, Any]:
             "attention": model.attn,
         },
         "captures": captures,
-        "masks": [
-            {
-                "number": number + 1,
-                "where": plan.describe_mask(number),
-                "captures": [c.name for c in plan.captures if c.mask == number],
-            }
-            for number in range(len(plan.masks))
-        ],
+        "masks": [_mask(plan, number) for number in range(len(plan.selectors))],
         "hook_points": [_point(plan, point) for point in plan.points],
         "stop": {"module": stop or "model", "side": kind, "share": round(plan.share, 4)},
+        "prediction": None if plan.logits is None else str(plan.logits),
         "batches": _BATCHES[plan.probe.mixing],
         "bytes": {
-            "memory": sum(_state_bytes(plan, point) for point in plan.points),
+            "memory": sizes.fixed,
+            "each_group": sizes.each_group,
             "written": sum(capture["bytes"] for capture in captures),
         },
     }
@@ -53,34 +54,111 @@ _BATCHES = {
 }
 
 
-def _capture(plan: Plan, capture: PlannedCapture) -> dict[str, Any]:
-    statistics = [s.variable for s in capture.spec.statistics]
+@frozen(eq=False)
+class _Sizes:
+    """How large the accumulators are, by making those of the plan with one group each."""
+
+    detectors: Mapping[Place, Detector]
+    fixed: int
+    each_group: int
+
+    @classmethod
+    def of(cls, plan: Plan) -> _Sizes:
+        detectors = plan.detectors({}, {})
+        fixed = group = 0
+        for place, detector in detectors.items():
+            axes = {}
+            for target in plan.wanted(place):
+                for asked in target.asked:
+                    sizes = asked.expression.axes.sizes
+                    axes[asked.expression.node] = [n for n in sizes if n is not None]
+            for number, job in detector.jobs.items():
+                job.settle(axes)
+                if plan.selectors[number].keys:
+                    group += job.nbytes
+                else:
+                    fixed += job.nbytes
+        return cls(detectors, fixed, group)
+
+    def written(self, target: Target, asked: Asked) -> int:
+        """The bytes of a statistic's numbers at one place, of one group where it is grouped."""
+        if asked.statistic.key == "count":
+            return _NUMBER
+        job = self.detectors[target.place].jobs[asked.selector]
+        state = job.states[0][asked.expression.node][
+            state_key(asked.statistic, asked.spec.parameters)
+        ]
+        found = asked.statistic.finish(state, **asked.spec.parameters)
+        tensors = found.values() if isinstance(found, Mapping) else [found]
+        numbers: int = sum(tensor.numel() for tensor in tensors)
+        return len(job.states) * numbers * _NUMBER
+
+
+def _capture(plan: Plan, capture: PlannedCapture, sizes: _Sizes) -> dict[str, Any]:
     roles: dict[str, list[str]] = {}
     size = 0
     for target in capture.targets:
         seen = plan.probe.seen[target.point]
-        axes = dict(zip(seen.layout.axes, _row_shape(seen.shape, seen.layout.axes), strict=True))
-        kept = {name: n for name, n in axes.items() if name not in capture.spec.pool}
-        dims = {**({"call": seen.calls} if seen.calls > 1 else {}), **kept}
-        shown = ", ".join(f"{name} {n}" for name, n in dims.items()) or "one number"
-        role = f"{target.role} ({shown})"
+        dims: dict[str, int | None] = {"call": seen.calls} if seen.calls > 1 else {}
+        for asked in target.asked:
+            names = zip(asked.axes, asked.expression.axes.sizes, strict=True)
+            dims |= {name: n for name, n in names if name not in capture.spec.pool}
+        shown = ", ".join(f"{name} {'*' if n is None else n}" for name, n in dims.items())
+        role = f"{target.role} ({shown or 'one number'})"
+        pooled = {name: n for a in target.asked for name, n in _pooled(capture, a).items()}
         if role not in roles or "layer" not in capture.spec.pool:
-            size += len(statistics) * _product(dims.values()) * _FLOAT64
+            share = 1
+            for n in pooled.values():
+                share *= n
+            size += sum(sizes.written(target, asked) for asked in target.asked) // share
         roles.setdefault(role, []).append(str(target.point))
     return {
         "name": capture.name,
-        "statistics": statistics,
-        "mask": capture.mask + 1,
+        "statistics": [s.variable for s in capture.spec.statistics],
+        "mask": capture.selectors[0] + 1,
+        "by": [key.name for key in capture.spec.by],
         "pool": sorted(capture.spec.pool),
         "into": capture.spec.into,
+        "waits": any(plan.signals(number) for number in capture.selectors),
         "roles": roles,
         "bytes": size,
     }
 
 
+def _pooled(capture: PlannedCapture, asked: Asked) -> dict[str, int]:
+    sizes = zip(asked.axes, asked.expression.axes.sizes, strict=True)
+    return {name: n for name, n in sizes if n is not None and name in capture.spec.pool}
+
+
+def _mask(plan: Plan, number: int) -> dict[str, Any]:
+    selector = plan.selectors[number]
+    users = [
+        capture.name
+        for capture in plan.captures
+        if any(
+            number in (target.selector, *(asked.selector for asked in target.asked))
+            for target in capture.targets
+        )
+    ]
+    return {
+        "number": number + 1,
+        "where": plan.describe_mask(number),
+        "by": [format_expression(key) for key in selector.keys],
+        "waits": sorted(plan.signals(number)),
+        "captures": users,
+    }
+
+
 def _point(plan: Plan, point: HookPoint) -> dict[str, Any]:
     seen = plan.probe.seen[point]
-    users = [c.name for c in plan.captures if any(t.point == point for t in c.targets)]
+    targets = {
+        capture.name: [t for t in capture.targets if _reads(t, point)] for capture in plan.captures
+    }
+    keys: dict[str, set[str]] = {}
+    for of_capture in targets.values():
+        for target in of_capture:
+            for asked in target.asked:
+                keys.setdefault(str(asked.selector + 1), set()).add(asked.statistic.key)
     return {
         "module": point.module or "model",
         "class": type(plan.model.module.get_submodule(point.module)).__name__,
@@ -88,32 +166,17 @@ def _point(plan: Plan, point: HookPoint) -> dict[str, Any]:
         "shape": list(seen.shape),
         "dtype": str(seen.dtype).removeprefix("torch."),
         "calls": seen.calls,
-        "captures": users,
-        "accumulators": {
-            str(mask + 1): sorted({s.key for s in statistics})
-            for mask, statistics in plan.wanted(point).items()
-        },
+        "captures": [name for name, found in targets.items() if found],
+        "accumulators": {number: sorted(found) for number, found in sorted(keys.items())},
     }
 
 
-def _state_bytes(plan: Plan, point: HookPoint) -> int:
-    """About what the accumulators of a hook point hold: two float64 numbers a feature each."""
-    seen = plan.probe.seen[point]
-    keys = [{s.key for s in statistics} for statistics in plan.wanted(point).values()]
-    numbers = _product(_row_shape(seen.shape, seen.layout.axes)) * seen.calls
-    return sum(map(len, keys)) * numbers * 2 * _FLOAT64
-
-
-def _row_shape(shape: tuple[int | str, ...], axes: tuple[str, ...]) -> list[int]:
-    sizes = [n for n in shape if isinstance(n, int)]
-    return sizes[len(sizes) - len(axes) :]
-
-
-def _product(numbers: Any) -> int:
-    product = 1
-    for number in numbers:
-        product *= number
-    return product
+def _reads(target: Target, point: HookPoint) -> bool:
+    if target.point == point:
+        return True
+    expressions = (*(a.expression for a in target.asked), *target.values.values())
+    beside = HookPoint(target.point.module, "input")
+    return point == beside and any("input" in e.operands for e in expressions)
 
 
 def as_text(plan: Plan) -> str:
@@ -128,8 +191,9 @@ def as_text(plan: Plan) -> str:
         "",
     ]
     for capture in facts["captures"]:
+        by = f" by {', '.join(capture['by'])}" if capture["by"] else ""
         pool = f", pooled over {', '.join(capture['pool'])}" if capture["pool"] else ""
-        what = f"{', '.join(capture['statistics'])}{pool}, mask {capture['mask']}"
+        what = f"{', '.join(capture['statistics'])}{by}{pool}, mask {capture['mask']}"
         into = f", into {capture['into']}" if capture["into"] else ""
         lines.append(f"capture    {capture['name']}: {what}{into}")
         for role, points in capture["roles"].items():
@@ -137,22 +201,36 @@ def as_text(plan: Plan) -> str:
     lines.append("")
     for mask in facts["masks"]:
         users = ", ".join(mask["captures"])
-        lines.append(f"mask {mask['number']}     {mask['where']}  (for {users})")
+        by = f" by {', '.join(mask['by'])}" if mask["by"] else ""
+        lines.append(f"mask {mask['number']}     {mask['where']}{by}  (for {users})")
     points = _count(len(facts["hook_points"]), "hook point")
     lines += ["", f"reads      {points}, each once a batch:"]
     lines += _table(facts["hook_points"])
+    return "\n".join([*lines, "", *_costs(facts)]) + "\n"
+
+
+def _costs(facts: Mapping[str, Any]) -> list[str]:
     stop = facts["stop"]
     share = f"{stop['share']:.0%} of a forward pass runs (estimated from its weights)"
     before = "before" if stop["side"] == "input" else "after"
     size = facts["bytes"]
-    lines += [
-        "",
-        f"stops      {before} {stop['module']}: {share}",
-        f"batches    {facts['batches']}",
-        f"memory     {_bytes(size['memory'])} of accumulators, however much data is run",
-        f"writes     {_bytes(size['written'])} of numbers, and some 20 kB that say what they are",
+    lines = [f"stops      {before} {stop['module']}: {share}"]
+    waiting = [capture["name"] for capture in facts["captures"] if capture["waits"]]
+    if facts["prediction"] is not None:
+        whose = ", ".join(waiting) or "what asks for it"
+        lines.append(f"waits      {whose}: for the model's prediction, at the end of each pass")
+    lines.append(f"batches    {facts['batches']}")
+    fixed = f"{_bytes(size['memory'])} of accumulators, however much data is run"
+    group = f"{_bytes(size['each_group'])} for each group" if size["each_group"] else ""
+    memory = "; ".join(
+        part for part in (fixed if size["memory"] or not group else "", group) if part
+    )
+    written = f"{_bytes(size['written'])} of numbers" + (" a group" if group else "")
+    return [
+        *lines,
+        f"memory     {memory}",
+        f"writes     {written}, and some 20 kB that say what they are",
     ]
-    return "\n".join(lines) + "\n"
 
 
 def _block(title: str, lines: list[str]) -> list[str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from attrs import evolve
 
 from hookql.data.batches import Batch
 from hookql.data.encode import Context
@@ -22,6 +23,9 @@ from hookql.options import RunOptions
 from hookql.plan import Plan
 from hookql.work import Work, token_work
 
+Ints: TypeAlias = npt.NDArray[np.int64]
+Bools: TypeAlias = npt.NDArray[np.bool_]
+
 
 class IdSource:
     """Token ids given directly, as a tokenizer returns them: ids, mask, and what lies beside them.
@@ -29,39 +33,35 @@ class IdSource:
     They are taken apart into samples and batched like text, so that padding, on either side, does
     not matter here either. ``special_tokens_mask`` says what is special; without it the ids that
     the tokenizer calls special are. Other tensors of the same shape (token types) travel along.
+    ``decoder_input_ids`` and their mask are the target of an encoder-decoder, taken apart likewise.
     """
 
     def __init__(self, model: Model, inputs: Mapping[str, Any], options: RunOptions) -> None:
-        arrays = _same_shape(inputs)
+        decoder = _decoder(model, inputs)
+        arrays = _same_shape({n: v for n, v in inputs.items() if not n.startswith("decoder_")})
         limit = options.get("limit") or len(arrays["input_ids"])
         arrays = {name: array[:limit] for name, array in arrays.items()}
-        ids = arrays.pop("input_ids").long().numpy()
-        mask = arrays.pop("attention_mask", torch.ones(ids.shape)).bool().numpy()
+        ids, mask = _ids_and_mask(arrays)
         given = arrays.pop("special_tokens_mask", None)
         special = np.isin(ids, _special_ids(model)) if given is None else given.bool().numpy()
         self.total: int | None = len(ids)
         self.width = max(1, ids.shape[1])
         self.columns: Sequence[str] | None = ()
         self.feed: Feed = (feed := TokenFeed(model))
-        feed.knows_special = given is not None or model.tokenizer is not None
+        feed.has_target = decoder is not None
+        feed.knows_special = model.tokenizer is not None or (given is not None and decoder is None)
         self._model = model
         self._options = options
         self._beside = arrays
         self._spans = [_span(row, number) for number, row in enumerate(mask)]
-        self._contexts = [
-            Context(
-                ids=ids[number, span],
-                special=special[number, span],
-                owner=np.zeros(span.stop - span.start, np.int64),
-                samples=(Sample(number, "", {}),),
-            )
-            for number, span in enumerate(self._spans)
-            if span.stop > span.start
-        ]
-        longest = max((len(context.ids) for context in self._contexts), default=0)
-        if model.context is not None and longest > model.context:
-            message = f"`inputs` has samples of {longest} tokens, more than the {model.context} of "
-            raise UsageError(Diagnostic("too-long", message + "the model's context"))
+        self._contexts = _contexts(ids, special, self._spans)
+        if decoder is not None:
+            targets = _targets(model, {n: a[: len(ids)] for n, a in decoder.items()}, feed)
+            self._contexts = [
+                evolve(context, target=targets[context.samples[0].index])
+                for context in self._contexts
+            ]
+        _check_lengths(model, self._contexts)
 
     def work(self, plan: Plan) -> Work:
         for batch, inputs in token_work(
@@ -97,47 +97,113 @@ class IdSource:
             digest.update(b"%d:" % context.samples[0].index)
             digest.update(context.ids.tobytes())
             digest.update(context.special.tobytes())
+            if context.target is not None:
+                digest.update(b"target" + context.target.ids.tobytes())
             for name in sorted(self._beside):
                 row = self._beside[name][context.samples[0].index, span]
                 digest.update(name.encode() + row.contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
 
-def _same_shape(inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """The tensors, on the CPU, of one shape, (samples, positions)."""
+def _decoder(model: Model, inputs: Mapping[str, Any]) -> dict[str, torch.Tensor] | None:
+    """The decoder's ids and mask, on the CPU, under the names of an encoder's; None without."""
+    names = [name for name in inputs if name.startswith("decoder_")]
+    if not names:
+        return None
+    unknown = [n for n in names if n not in ("decoder_input_ids", "decoder_attention_mask")]
+    if not model.is_encoder_decoder or unknown or "decoder_input_ids" not in names:
+        message = f"`{(unknown or names)[0]}` cannot be taken here"
+        notes = ("an encoder-decoder takes decoder_input_ids, decoder_attention_mask",)
+        raise UsageError(Diagnostic("bad-inputs", message, notes=notes))
+    arrays = _same_shape(
+        {name.removeprefix("decoder_"): inputs[name] for name in names}, "decoder_"
+    )
+    texts, targets = len(inputs["input_ids"]), len(arrays["input_ids"])
+    if texts != targets:
+        message = f"`decoder_input_ids` has {targets} samples and `input_ids` has {texts}"
+        raise UsageError(Diagnostic("bad-inputs", message))
+    return arrays
+
+
+def _ids_and_mask(arrays: dict[str, torch.Tensor]) -> tuple[Ints, Bools]:
+    """Take the ids and the mask, all True where there is none, out of the arrays."""
+    ids = arrays.pop("input_ids").long().numpy()
+    return ids, arrays.pop("attention_mask", torch.ones(ids.shape)).bool().numpy()
+
+
+def _contexts(ids: Ints, special: Bools, spans: Sequence[slice]) -> list[Context]:
+    """The contexts of the samples that have any token."""
+    return [
+        Context(
+            ids=ids[number, span],
+            special=special[number, span],
+            owner=np.zeros(span.stop - span.start, np.int64),
+            samples=(Sample(number, "", {}),),
+        )
+        for number, span in enumerate(spans)
+        if span.stop > span.start
+    ]
+
+
+def _targets(model: Model, arrays: dict[str, torch.Tensor], feed: TokenFeed) -> dict[int, Context]:
+    """The decoder's row of each sample, by the sample's number."""
+    ids, mask = _ids_and_mask(arrays)
+    spans = [_span(row, number, "decoder's ") for number, row in enumerate(mask)]
+    special = np.isin(ids, _special_ids(model))
+    for number, span in enumerate(spans):
+        if span.stop == span.start:
+            message = f"sample {number} has no tokens for the decoder"
+            raise UsageError(Diagnostic("bad-inputs", message))
+        special[number, span.start] |= ids[number, span.start] == feed.decoder_start
+    return {context.samples[0].index: context for context in _contexts(ids, special, spans)}
+
+
+def _check_lengths(model: Model, contexts: Sequence[Context]) -> None:
+    rows = [*contexts, *(context.target for context in contexts if context.target is not None)]
+    longest = max((len(row.ids) for row in rows), default=0)
+    if model.context is not None and longest > model.context:
+        message = f"`inputs` has samples of {longest} tokens, more than the {model.context} of "
+        raise UsageError(Diagnostic("too-long", message + "the model's context"))
+
+
+def _same_shape(inputs: Mapping[str, Any], prefix: str = "") -> dict[str, torch.Tensor]:
+    """The tensors, on the CPU, of one shape, (samples, positions).
+
+    ``prefix`` stands before the names that the user gave.
+    """
     for name, value in inputs.items():
         if not isinstance(value, torch.Tensor):
-            message = f"`{name}` is {type(value).__name__}, not a tensor"
+            message = f"`{prefix}{name}` is {type(value).__name__}, not a tensor"
             advice = 'ask the tokenizer for tensors: return_tensors="pt", padding=True'
             raise UsageError(Diagnostic("bad-inputs", message, help=advice))
     if inputs["input_ids"].is_floating_point():
-        message = f"`input_ids` are {inputs['input_ids'].dtype}, not whole numbers"
+        message = f"`{prefix}input_ids` are {inputs['input_ids'].dtype}, not whole numbers"
         raise UsageError(Diagnostic("bad-inputs", message))
     shapes = {name: tuple(value.shape) for name, value in inputs.items()}
-    decoder = [name for name in inputs if name.startswith("decoder_")]
-    if decoder:
-        message = f"`{decoder[0]}`: inputs of a decoder beside an encoder's are not built yet"
-        raise UsageError(Diagnostic("not-yet", message))
     wrong = [n for n, shape in shapes.items() if shape != shapes["input_ids"] or len(shape) != 2]
     if wrong:
-        message = "`inputs` beside `input_ids` must all have its shape, (samples, positions)"
-        notes = tuple(f"{name}: {shape}" for name, shape in shapes.items())
+        message = (
+            f"`inputs` beside `{prefix}input_ids` must all have its shape, (samples, positions)"
+        )
+        notes = tuple(f"{prefix}{name}: {shape}" for name, shape in shapes.items())
         raise UsageError(Diagnostic("bad-inputs", message, notes=notes))
     for name in ("attention_mask", "special_tokens_mask"):
         if name in inputs and not bool(((inputs[name] == 0) | (inputs[name] == 1)).all()):
-            message = f"`{name}` has other values than 0 and 1"
+            message = f"`{prefix}{name}` has other values than 0 and 1"
             raise UsageError(Diagnostic("bad-inputs", message))
     return {name: value.detach().cpu() for name, value in inputs.items()}
 
 
-def _span(mask: npt.NDArray[np.bool_], number: int) -> slice:
+def _span(mask: Bools, number: int, whose: str = "") -> slice:
     """Where a sample's tokens are: one run of ones."""
     places = np.flatnonzero(mask)
     if not len(places):
         return slice(0, 0)
     span = slice(int(places[0]), int(places[-1]) + 1)
     if len(places) != span.stop - span.start:
-        message = f"the attention mask of sample {number} has holes: only padding may be masked"
+        message = (
+            f"the {whose}attention mask of sample {number} has holes: only padding may be masked"
+        )
         raise UsageError(Diagnostic("bad-inputs", message))
     return span
 

@@ -27,11 +27,13 @@ class RunOptions(ModelOptions, total=False):
     limit: int | None
     max_length: int | None
     overflow: str | None
+    target: str | None
     batch_size: int | None
     tokens_per_batch: int | None
+    group_memory: int | None
 
 
-_COUNTS = ("limit", "max_length", "batch_size", "tokens_per_batch")
+_COUNTS = ("limit", "max_length", "batch_size", "tokens_per_batch", "group_memory")
 
 
 def check_options(options: Mapping[str, Any], kind: type = RunOptions) -> None:

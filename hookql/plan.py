@@ -2,47 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from attrs import evolve, frozen
+import numpy as np
+import torch
+from attrs import frozen
 
-from hookql.detectors import Detector
-from hookql.errors import Diagnostic, HookQLError, QueryError, listing
+from hookql.detectors import Detector, Place, Watched
+from hookql.errors import Diagnostic
+from hookql.expressions import Expression
+from hookql.jobs import Job, Want
 from hookql.language import ast
 from hookql.language.formatter import format_expression
-from hookql.language.query import CaptureSpec, Query, capture_names
-from hookql.language.walk import walk
-from hookql.models.cost import share_run
+from hookql.language.query import CaptureSpec, Query, StatisticSpec
 from hookql.models.feed import Feed
 from hookql.models.load import Model
-from hookql.models.names import as_one_problem, folded, reason
-from hookql.models.paths import layer_and_role, match_sites
 from hookql.models.ports import HookPoint
-from hookql.models.probe import Probe, probe
-from hookql.predicates.evaluate import Predicate, compile_predicate
-from hookql.predicates.vocabulary import Vocabulary
-from hookql.statistics import STATISTICS, Statistic
+from hookql.models.probe import Probe, Seen
+from hookql.predicates.evaluate import Column, Predicate
+from hookql.predicates.groups import GroupTable
+from hookql.selection import PairTable
+from hookql.statistics import Groups, Places, Statistic, accumulators
 
 
 @frozen
-class Target:
-    """One hook point of a capture, and where its numbers go."""
+class Selector:
+    """Which rows: those of a mask, perhaps kept apart by the values of keys.
 
-    point: HookPoint
+    Selectors that are equal select the same rows and group them by the same numbers.
+    """
+
+    where: ast.Expression | None
+    keys: tuple[ast.Expression, ...] = ()
+    stream: str = "text"  # or "target": the decoder's tokens
+
+
+@frozen(eq=False)
+class Asked:
+    """One statistic of a capture at one of its places."""
+
+    spec: StatisticSpec
+    statistic: Statistic
+    expression: Expression
+    selector: int
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes of its result: the expression's."""
+        return self.expression.axes.names
+
+
+@frozen(eq=False)
+class Target:
+    """One place of a capture, what is asked of it, and where its numbers go."""
+
+    place: Place
     layer: int | None
     role: str
     site: ast.Site
+    asked: tuple[Asked, ...]
+    selector: int  # of the rows that the capture keeps
+    values: Mapping[ast.Expression, Expression]  # what the capture's predicate asks of the place
+
+    @property
+    def point(self) -> HookPoint:
+        """The hook point of its `x`."""
+        return self.place.point
 
 
 @frozen(eq=False)
 class PlannedCapture:
-    """One capture: its meaning, its name, its hook points and the number of its mask."""
+    """One capture: its meaning, its name and its places."""
 
     spec: CaptureSpec
     name: str
     targets: tuple[Target, ...]
-    mask: int
     left_out: tuple[str, ...] = ()  # hook points that a wildcard matched and that cannot be read
+
+    @property
+    def selectors(self) -> tuple[int, ...]:
+        """The selectors of the rows that it keeps; several only where streams differ."""
+        return tuple(dict.fromkeys(target.selector for target in self.targets))
+
+    @property
+    def keys(self) -> tuple[ast.Expression, ...]:
+        """What its rows are grouped by."""
+        return tuple(key.expression for key in self.spec.by)
+
+    @property
+    def streams(self) -> bool:
+        """Whether its groups are written out as samples complete."""
+        return self.keys == (ast.Name("sample"),)
 
 
 @frozen(eq=False)
@@ -53,8 +105,11 @@ class Plan:
     model: Model
     feed: Feed
     captures: tuple[PlannedCapture, ...]
-    masks: tuple[ast.Expression | None, ...]
-    predicates: tuple[Predicate | None, ...]
+    selectors: tuple[Selector, ...]
+    predicates: tuple[Predicate | None, ...]  # one for each selector
+    columns: Mapping[ast.Expression, Column]  # token leaves and group keys
+    there: Mapping[ast.Expression, Predicate]  # whether a key has a value, where it may have none
+    logits: HookPoint | None  # where the model's prediction is read, if anything asks for it
     probe: Probe
     stop: int  # the event of the probe's after which nothing more is needed
     share: float  # the share of the forward pass that runs, 0 to 1
@@ -82,226 +137,170 @@ class Plan:
         """Every hook point once, in the order of the model's modules."""
         return tuple(self.probe.seen)
 
-    def wanted(self, point: HookPoint) -> dict[int, list[Statistic]]:
-        """For each mask, the statistics that some capture asks for at a hook point."""
-        wanted: dict[int, list[Statistic]] = {}
-        for capture in self.captures:
-            if any(target.point == point for target in capture.targets):
-                statistics = wanted.setdefault(capture.mask, [])
-                statistics += [STATISTICS[s.name] for s in capture.spec.statistics]
-        return wanted
+    @property
+    def streams(self) -> bool:
+        """Whether some capture's groups are written out as samples complete."""
+        return any(capture.streams for capture in self.captures)
 
-    def detectors(self) -> dict[HookPoint, Detector]:
-        """Fresh detectors, one for each hook point."""
-        return {p: Detector(seen, self.wanted(p)) for p, seen in self.probe.seen.items()}
+    def bytes_a_sample(self) -> int:
+        """About what accumulators hold of one sample, where samples are kept apart."""
+        held = 1
+        for capture in self.captures:
+            for target in capture.targets if capture.streams else ():
+                wanted = [(a.statistic, a.spec.parameters) for a in target.asked]
+                sizes = [a.expression.axes.sizes for a in target.asked]
+                for one, axes in zip(wanted, sizes, strict=True):
+                    held += _bytes_of(one, [size or 1 for size in axes])
+        return held
+
+    @property
+    def text(self) -> bool:
+        """Whether something looks into the samples' text."""
+        readers = (*self.predicates, *self.columns.values())
+        return any(reader is not None and reader.text for reader in readers)
+
+    def signals(self, selector: int) -> frozenset[str]:
+        """What of the model's prediction a selector's rows and groups need."""
+        predicate = self.predicates[selector]
+        found = frozenset() if predicate is None else predicate.signals
+        keys = self.selectors[selector].keys
+        return found.union(*(self.columns[key].signals for key in keys))
+
+    def own(self, selector: int) -> bool:
+        """Whether a selector's rows differ from place to place: it asks for their values."""
+        predicate = self.predicates[selector]
+        return predicate is not None and bool(predicate.values)
+
+    def has(self, keys: Sequence[ast.Expression]) -> tuple[Predicate, ...]:
+        """Predicates that hold where all these keys have a value."""
+        return tuple(self.there[key] for key in keys if key in self.there)
+
+    def wanted(self, place: Place) -> Iterator[Target]:
+        """The targets of all captures at a place."""
+        for capture in self.captures:
+            yield from (target for target in capture.targets if target.place == place)
 
     def describe_mask(self, number: int) -> str:
         """A mask as the query writes it."""
-        where = self.masks[number]
+        where = self.selectors[number].where
         return "every token" if where is None else format_expression(where)
 
+    def tables(self) -> dict[object, GroupTable]:
+        """Fresh group tables, one for all selectors of the same keys and stream."""
+        return {
+            (s.keys, s.stream): GroupTable([self.columns[key] for key in s.keys])
+            for s in self.selectors
+            if s.keys
+        }
 
-def bind(query: Query, model: Model, feed: Feed, columns: Sequence[str] | None = None) -> Plan:
-    """Bind a query to a model. Raises QueryError or ModelError with everything that is wrong.
+    def detectors(
+        self,
+        tables: Mapping[object, GroupTable],
+        pairs: dict[object, PairTable],
+    ) -> dict[Place, Detector]:
+        """Fresh detectors, one for each place, sharing the tables of groups.
 
-    ``columns`` are the data's columns where they are known, for ``row.NAME``.
-    """
-    problems: list[Diagnostic] = []
-    masks: list[ast.Expression | None] = []
-    captures: list[PlannedCapture] = []
-    for spec, name in zip(query.captures, capture_names(query), strict=True):
-        if spec.where not in masks:
-            masks.append(spec.where)
-        try:
-            targets = _targets(query, spec, model)
-        except HookQLError as error:
-            problems += error.diagnostics
-            continue
-        captures.append(PlannedCapture(spec, name, targets, masks.index(spec.where)))
-    problems += _unknown_columns(query, masks, feed)
-    predicates: list[Predicate | None] = []
-    vocabulary = Vocabulary(model.tokenizer) if feed.tokens else None
-    for where in masks:
-        try:
-            predicates.append(
-                None
-                if where is None
-                else compile_predicate(where, vocabulary, query.source, columns)
-            )
-        except HookQLError as error:
-            problems += error.diagnostics
-    if problems:
-        raise QueryError(sorted(problems, key=lambda d: d.span.start if d.span else -1))
-    wanted = {target.point for capture in captures for target in capture.targets}
-    order = {name: i for i, (name, _) in enumerate(model.module.named_modules())}
-    points = sorted(wanted, key=lambda p: (order.get(p.module, 0), p.side, str(p.element)))
-    learnt = probe(model, points, feed)
-    captures, warnings = _without_problems(query, captures, learnt)
-    _check_pools(query, captures, learnt)
-    stop = _stop(learnt)
-    share = share_run(model.module, learnt.events, stop)
-    return Plan(
-        query=query,
-        model=model,
-        feed=feed,
-        captures=tuple(captures),
-        masks=tuple(masks),
-        predicates=tuple(predicates),
-        probe=learnt,
-        stop=stop,
-        share=share,
-        warnings=(*query.warnings, *warnings),
-    )
+        ``pairs`` is filled with the tables of ragged keys, by the selector of their capture.
+        """
+        places = dict.fromkeys(t.place for capture in self.captures for t in capture.targets)
+        return {place: self._detector(place, tables, pairs) for place in places}
+
+    def _detector(
+        self,
+        place: Place,
+        tables: Mapping[object, GroupTable],
+        pairs: dict[object, PairTable],
+    ) -> Detector:
+        targets = list(self.wanted(place))
+        wants: dict[int, dict[ast.Expression, list[Asked]]] = {t.selector: {} for t in targets}
+        whole = {t.selector: t.selector for t in targets}  # the capture's own, of each selector
+        for target in targets:
+            for asked in target.asked:
+                whole.setdefault(asked.selector, target.selector)
+                of_selector = wants.setdefault(asked.selector, {})
+                if asked.statistic.key != "count":
+                    of_selector.setdefault(asked.expression.node, []).append(asked)
+        seen = {"x": self.probe.seen[place.point]}
+        expressions = [a.expression for t in targets for a in t.asked]
+        values = {node: e for target in targets for node, e in target.values.items()}
+        if any("input" in e.operands for e in (*expressions, *values.values())):
+            point = HookPoint(place.point.module, "input")
+            seen["input"] = self.probe.seen[point]
+        jobs = {}
+        for number, of_selector in wants.items():
+            selector = self.selectors[number]
+            table = tables.get((selector.keys, selector.stream))
+            made = [
+                _want(
+                    [*asked, *self._peers(place, asked)],
+                    seen["x"],
+                    pairs.setdefault(whole[number], PairTable()),
+                )
+                for asked in of_selector.values()
+            ]
+            jobs[number] = Job(made, seen["x"].calls, table, self.has(selector.keys))
+        needs = [self.signals(number) for number in jobs]
+        needs += [
+            self.columns[leaf].signals
+            for e in (*expressions, *values.values())
+            for leaf in e.leaves
+        ]
+        predicates = {n: p for n in jobs if (p := self.predicates[n]) is not None and p.values}
+        return Detector(
+            Watched(place, seen, predicates, values, _shared(wants), waits=any(needs)), jobs
+        )
+
+    def _peers(self, place: Place, asked: Sequence[Asked]) -> list[Asked]:
+        """What is asked where layers are pooled with this place, so that states can be merged.
+
+        Statistics of one key share the state of the highest order that somebody asks for.
+        """
+        keys = {(a.selector, a.expression.node, a.statistic.key) for a in asked}
+        return [
+            other
+            for capture in self.captures
+            if "layer" in capture.spec.pool and any(t.place == place for t in capture.targets)
+            for peer in capture.targets
+            for target in self.wanted(peer.place)
+            for other in target.asked
+            if (other.selector, other.expression.node, other.statistic.key) in keys
+        ]
+
+
+def _want(asked: list[Asked], seen: Seen, pairs: PairTable) -> Want:
+    """What an expression is worked out for; a ragged key becomes one more group."""
+    expression = asked[0].expression
+    statistics = [(a.statistic, a.spec.parameters) for a in asked]
+    if None not in expression.axes.sizes:
+        return Want(expression, statistics)
+    axis = expression.axes.sizes.index(None)
+    return Want(expression, statistics, axis, (bool(seen.causal), seen.window), pairs)
+
+
+def _bytes_of(wanted: tuple[Statistic, Mapping[str, Any]], axes: Sequence[int]) -> int:
+    """What a statistic holds of a group, found by giving it some ordinary rows."""
+    held = 0
+    spread = torch.linspace(-2, 2, 64) ** 9  # of many sizes, as activations are
+    rows = spread[:, None].expand(64, math.prod(axes)).reshape(64, *axes)
+    for state in accumulators([wanted], grouped=True).values():
+        given: list[Any] = [rows, Groups(np.zeros(64, np.int64), 1)]
+        if getattr(state, "places", False):
+            given.append(Places(torch.arange(64), torch.zeros(64, dtype=torch.int64)))
+        state.update(*given)
+        held += state.nbytes
+    return held
+
+
+def _shared(wants: Mapping[int, Mapping[ast.Expression, list[Asked]]]) -> tuple[Expression, ...]:
+    """Expressions, more than `x` alone, that several selectors ask for."""
+    users: dict[ast.Expression, list[Expression]] = {}
+    for of_selector in wants.values():
+        for node, asked in of_selector.items():
+            if not isinstance(node, ast.Name):
+                users.setdefault(node, []).append(asked[0].expression)
+    return tuple(found[0] for found in users.values() if len(found) > 1)
 
 
 def _related(one: str, other: str) -> bool:
     """Whether one module is the other, inside it or around it."""
     return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
-
-
-def _unknown_columns(
-    query: Query, masks: Sequence[ast.Expression | None], feed: Feed
-) -> list[Diagnostic]:
-    """Columns that a query asks for and that these inputs do not say anything of."""
-    names = [
-        node
-        for where in masks
-        if where is not None
-        for node in walk(where)
-        if isinstance(node, ast.Name)
-    ]
-    if not feed.tokens:
-        unknown = [node for node in names if node.id in (*_OF_SPECIAL, "token", "prev", "next")]
-        what = "these inputs are not token ids"
-        advice, notes = None, ("there are position, length, sample and random()",)
-        return [_unknown(query, node, what, advice, notes) for node in unknown]
-    if not getattr(feed, "knows_special", True):
-        what = "nothing says which of these ids the tokenizer added"
-        advice = "give `tokenizer=`, or a `special_tokens_mask` among the inputs"
-        unknown = [node for node in names if node.id in _OF_SPECIAL]
-        return [_unknown(query, node, what, advice, ()) for node in unknown]
-    return []
-
-
-def _unknown(
-    query: Query, node: ast.Name, what: str, advice: str | None, notes: tuple[str, ...]
-) -> Diagnostic:
-    message = f"there is no `{node.id}` here: {what}"
-    return Diagnostic("no-tokens", message, node.span, query.source, advice, notes)
-
-
-_OF_SPECIAL = ("special", "content_position")
-
-
-def _targets(query: Query, spec: CaptureSpec, model: Model) -> tuple[Target, ...]:
-    matches = match_sites(model.module, spec.sites, spec.excepts, query.source)
-    sites = {HookPoint.of(match.module, match.site): match.site for match in reversed(matches)}
-    return tuple(_target(point, site) for point, site in reversed(sites.items()))
-
-
-def _target(point: HookPoint, site: ast.Site) -> Target:
-    """Ports other than the output are part of the role: they are other numbers."""
-    layer, role = layer_and_role(point.module)
-    role = role or "model"
-    return Target(point, layer, role if point.port == "output" else f"{role}:{point.port}", site)
-
-
-def _without_problems(
-    query: Query, captures: Sequence[PlannedCapture], learnt: Probe
-) -> tuple[list[PlannedCapture], list[Diagnostic]]:
-    """The captures less what cannot be captured, where only a wildcard asked for it, with warnings.
-
-    A module that the query names and that cannot be captured is an error; so is a site of which
-    nothing is left.
-    """
-    errors: list[Diagnostic] = []
-    warnings: list[Diagnostic] = []
-    left = []
-    for capture in captures:
-        usable = tuple(t for t in capture.targets if t.point in learnt.seen)
-        failed = [t for t in capture.targets if t.point not in learnt.seen]
-        sites = {t.site for t in usable}
-        wrong = [t for t in failed if not _wildcard(t.site) or t.site not in sites]
-        errors += _together(query, wrong, learnt)
-        if failed and not wrong:
-            reasons = {learnt.problems[t.point].code for t in failed}
-            warnings.append(
-                Diagnostic(
-                    "modules-left-out",
-                    f"{len(failed)} of the modules that `{capture.name}` matches cannot be "
-                    f"captured and {'are' if len(failed) > 1 else 'is'} left out "
-                    f"({', '.join(sorted(reasons))})",
-                    span=failed[0].site.span,
-                    source=query.source,
-                    notes=(listing(folded([_said(target.point) for target in failed])),),
-                    severity="warning",
-                )
-            )
-        left.append(evolve(capture, targets=usable, left_out=tuple(str(t.point) for t in failed)))
-    if errors:
-        raise QueryError(errors)
-    return left, warnings
-
-
-def _together(query: Query, targets: Sequence[Target], learnt: Probe) -> list[Diagnostic]:
-    """What is wrong with targets: once where it is the same of several modules of a site."""
-    groups: dict[tuple[ast.Site, tuple[str, ...]], list[HookPoint]] = {}
-    for target in targets:
-        why = reason(learnt.problems[target.point])
-        groups.setdefault((target.site, why), []).append(target.point)
-    return [
-        evolve(
-            as_one_problem([learnt.problems[p] for p in points], [_said(p) for p in points]),
-            span=site.span,
-            source=query.source,
-        )
-        for (site, _), points in groups.items()
-    ]
-
-
-def _said(point: HookPoint) -> str:
-    """A hook point as a query writes it, where the output goes without saying."""
-    return str(point).removesuffix(":output")
-
-
-def _wildcard(site: ast.Site) -> bool:
-    """Whether a site takes what there is, rather than naming its modules."""
-    if not isinstance(site, ast.PathSite):
-        return False
-    last = site.path.steps[-1]
-    globbed = isinstance(last, ast.GlobStep) and any("*" in a for a in last.alternatives)
-    return site.isa is not None or isinstance(last, ast.AnyDepth) or globbed
-
-
-def _stop(learnt: Probe) -> int:
-    """The last event that some hook point needs: the module's last call, its input or output."""
-    places: Mapping[tuple[str, str], list[int]] = {
-        (point.side, point.module): [] for point in learnt.seen
-    }
-    for number, (kind, module) in enumerate(learnt.events):
-        if (kind, module) in places:
-            places[kind, module].append(number)
-    return max(numbers[-1] for numbers in places.values())
-
-
-def _check_pools(query: Query, captures: Sequence[PlannedCapture], learnt: Probe) -> None:
-    """Every pooled dimension must be one that every site of the capture has."""
-    problems = []
-    for capture in captures:
-        for dimension in sorted(capture.spec.pool):
-            for target in capture.targets:
-                axes = learnt.seen[target.point].layout.axes
-                there = ("layer", *axes) if target.layer is not None else axes
-                if dimension not in there:
-                    problems.append(
-                        Diagnostic(
-                            "no-such-dimension",
-                            f"`{_said(target.point)}` has no dimension `{dimension}` to pool",
-                            span=capture.spec.pool_spans[dimension],
-                            source=query.source,
-                            notes=(f"its dimensions: {listing(there) or 'none'}",),
-                        )
-                    )
-                    break
-    if problems:
-        raise QueryError(problems)

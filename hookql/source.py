@@ -69,7 +69,7 @@ def open_source(model: Model, dataset: Dataset | None, inputs: Any, options: Run
 
 def _only_for_text(options: RunOptions) -> None:
     """Refuse options that say how text is read, where the inputs are given."""
-    for name in ("column", "split", "max_length", "overflow"):
+    for name in ("column", "split", "max_length", "overflow", "target"):
         if options.get(name) is not None:
             message = f"`{name}` goes with text, not with `inputs`"
             raise UsageError(Diagnostic("bad-option", message))
@@ -81,15 +81,20 @@ class TextSource:
     def __init__(self, model: Model, dataset: Dataset, options: RunOptions) -> None:
         overflow: Any = options.get("overflow") or "split"
         self.width = _max_length(model, options)
-        self.encoder = Encoder(model.tokenizer, self.width, overflow)
+        target = options.get("target")
+        check_target(model, target)
+        self.encoder = Encoder(model.tokenizer, self.width, overflow, target=target)
         self.dataset = dataset
-        self.feed: Feed = TokenFeed(model)
+        self.feed: Feed = (feed := TokenFeed(model))
+        feed.has_target = self.encoder.target is not None
+        self.encoder.target_start = feed.decoder_start
         self.total: int | None = dataset.total
         self.columns: Sequence[str] | None = dataset.columns
         self._model = model
         self._options = options
 
     def work(self, plan: Plan) -> Work:
+        self.encoder.spans = plan.text
         contexts = self.encoder(self.dataset)
         return token_work(self._model, self.feed, contexts, plan, self._options)
 
@@ -103,6 +108,13 @@ class TextSource:
             "overflow": self.encoder.overflow,
             **counts,
         }
+
+
+def check_target(model: Model, column: str | None) -> None:
+    """Raise UsageError for a text for the decoder of a model that has none."""
+    if column is not None and not model.is_encoder_decoder:
+        message = f"`target` is for encoder-decoder models, and `{model.name}` is none"
+        raise UsageError(Diagnostic("bad-option", message))
 
 
 def _max_length(model: Model, options: RunOptions) -> int:

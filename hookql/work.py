@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from hookql.data.batches import Batch, batches
+from hookql.data.batches import WINDOW_CONTEXTS, Batch, batches
 from hookql.data.encode import Context
 from hookql.models.feed import Feed, TokenFeed
 from hookql.models.load import Model
@@ -35,6 +35,17 @@ class Source(Protocol):
         """What the result's attributes say of the data; complete once the work is done."""
 
 
+# What samples that are written out as they complete may hold meanwhile, in bytes.
+_HELD = 256_000_000
+
+
+def _window(plan: Plan) -> int:
+    """How many contexts are gathered to be sorted: fewer where each keeps much until written."""
+    if not plan.streams:
+        return WINDOW_CONTEXTS
+    return max(8, min(WINDOW_CONTEXTS, _HELD // plan.bytes_a_sample()))
+
+
 def token_work(
     model: Model, feed: Feed, contexts: Iterable[Context], plan: Plan, options: RunOptions
 ) -> Iterator[tuple[Batch, Mapping[str, Any]]]:
@@ -43,6 +54,7 @@ def token_work(
     alone = plan.probe.mixing is Mixing.SAMPLES
     cut = batches(
         contexts,
+        window_contexts=_window(plan),
         tokens_per_batch=options.get("tokens_per_batch")
         or _TOKENS_PER_BATCH.get(model.device.type, 512),
         batch_size=1 if alone else options.get("batch_size"),

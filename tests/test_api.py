@@ -385,7 +385,7 @@ def test_the_fields_of_an_error() -> None:
     error = caught.value
     assert ("unknown-statistic", 2) == (error.code, error.exit_code)
     assert hookql.Span(8, 13) == error.span
-    assert "did you mean `mean`?" == error.help
+    assert "did you mean `median`?" == error.help
     assert str(error) == error.diagnostics[0].render()
     assert str(error).startswith("error[unknown-statistic]: there is no statistic `medan`\n")
 

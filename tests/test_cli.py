@@ -447,7 +447,7 @@ MISTAKES: dict[str, list[str]] = {
     "syntax": ["check", "-q", "capture mean frm h[0]"],
     "empty": ["check", "-q", ""],
     "several-errors": ["check", "-q", "capture mean, medan from h[0] where tokn == 1 pool fature"],
-    "not-yet": ["run", "-q", "capture mean from @attn[0]"],
+    "not-yet": ["run", "-q", "capture values from h[0]"],
     "unknown-module": ["run", "-q", "capture mean from transformer.h[0].atn"],
     "index": ["explain", "-q", "capture mean from transformer.h[0:60].attn"],
     "literal": ["run", "-q", f'{QUERY} where token == "qzxjkvw qzx"', "--text", "a"],

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import hookql
+from hookql.binding import bind
 from hookql.engines.local import Outcome, run
 from hookql.execute import get_model
-from hookql.plan import Plan, bind
+from hookql.plan import Plan
 from hookql.results.collect import collect
 from hookql.results.tree import CaptureResult
 from hookql.source import open_source, open_texts

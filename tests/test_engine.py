@@ -440,7 +440,7 @@ def test_attention_weights_are_not_there_under_sdpa() -> None:
         run("capture mean from h[0].attn:output[1]", model, tokenizer)
     assert "no-tensor" == caught.value.code
     assert hookql.Span(18, 37) == caught.value.span
-    assert "attention weights are not built yet" == caught.value.help
+    assert "attention weights are `transformer.h.0.attn:pattern`" == caught.value.help
     assert "1: None" in caught.value.notes[0]
 
 
@@ -490,12 +490,12 @@ def test_the_model_itself_as_a_site(name: str) -> None:
 
 
 def test_decoder_sites_of_an_encoder_decoder_are_refused() -> None:
-    """T5's decoder follows no token of the data, its encoder does."""
+    """Without a text for it, T5's decoder has no tokens; its encoder has."""
     model, tokenizer, _ = tiny("t5")
     for site in ("decoder.block[0]", "decoder.final_layer_norm", "lm_head", "output"):
         with pytest.raises(hookql.QueryError) as caught:
             run(f"capture mean from {site}", model, tokenizer)
-        assert "unaligned" == caught.value.code
+        assert "needs-target" == caught.value.code
         assert "decoder" in caught.value.message
     assert 2 == run("capture mean from encoder.block[*]", model, tokenizer).sizes["layer"]
 
@@ -901,7 +901,7 @@ def test_random_keeps_a_fraction_whatever_the_batches() -> None:
     tokens = sum(map(len, texts))
     assert abs(int(first["count"]) / tokens - 0.3) < 0.05
     assert int(first["count"]) == int(again["count"])
-    np.testing.assert_allclose(first["mean"], again["mean"], atol=1e-9)
+    np.testing.assert_allclose(first["mean"], again["mean"], atol=1e-8)
     assert not np.allclose(first["mean"], other["mean"], atol=1e-9)
     rest = kept("not random(0.3, seed=1)")
     assert tokens == int(first["count"]) + int(rest["count"])

@@ -94,7 +94,7 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "decoder inputs": (
         {"input_ids": torch.ones(1, 4).long(), "decoder_input_ids": torch.ones(1, 4).long()},
         {},
-        "not-yet",
+        "bad-inputs",
     ),
     "padded embeddings": (
         {"inputs_embeds": torch.ones(1, 4, 32), "attention_mask": torch.tensor([[1, 1, 1, 0]])},
@@ -105,6 +105,100 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "an option of text": ({"input_ids": torch.ones(1, 4).long()}, {"max_length": 2}, "bad-option"),
     "too long": ({"input_ids": torch.ones(1, 65).long()}, {}, "too-long"),
 }
+
+
+TEXT_IDS = torch.tensor([[20, 21, 22, 23, 24], [30, 31, 0, 0, 0], [40, 41, 42, 0, 0]])
+TEXT_LENGTHS = (5, 2, 3)
+TARGET_IDS = torch.tensor([[0, 50, 0, 0, 0], [0, 51, 52, 53, 54], [0, 60, 61, 0, 0]])
+TARGET_LENGTHS = (2, 5, 3)
+
+
+def two_streams(side: str) -> dict[str, torch.Tensor]:
+    """Ids and masks of texts and targets, padded on one side."""
+    inputs = {}
+    for prefix, ids, lengths in (
+        ("", TEXT_IDS, TEXT_LENGTHS),
+        ("decoder_", TARGET_IDS, TARGET_LENGTHS),
+    ):
+        mask = (torch.arange(5) < torch.tensor(lengths)[:, None]).long()
+        if side == "left":
+            ids = torch.stack([row.roll(5 - n) for row, n in zip(ids, lengths, strict=True)])
+            mask = mask.flip(1)
+        inputs |= {f"{prefix}input_ids": ids, f"{prefix}attention_mask": mask}
+    return inputs
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_both_streams_of_an_encoder_decoder_may_be_given(side: str) -> None:
+    """Each is taken apart and padded anew; the oracle runs one pair at a time."""
+    model, tokenizer, _ = tiny("t5")
+    seen: dict[str, list[np.ndarray]] = {"encoder.block.1": [], "decoder.block.1": []}
+    for number, (length, target) in enumerate(zip(TEXT_LENGTHS, TARGET_LENGTHS, strict=True)):
+        ids = [TEXT_IDS[number : number + 1, :length]]
+        start = TARGET_IDS[number : number + 1, :target]
+        found = oracle.outputs_of(model, list(seen), ids, decoder_input_ids=start)
+        for name, rows in seen.items():
+            rows += found[name]
+    for where, pick in {"position == -1": slice(-1, None), "position >= 0": slice(None)}.items():
+        result = hookql.run(
+            f"capture {oracle.ALL} from encoder.block[1] where {where} as text\n"
+            f"capture {oracle.ALL} from decoder.block[1] where {where} as target",
+            model=model,
+            tokenizer=tokenizer,
+            inputs=two_streams(side),
+        )
+        for name, module in (("text", "encoder.block.1"), ("target", "decoder.block.1")):
+            rows = np.concatenate([row[pick] for row in seen[module]])
+            (data,) = result[name].children.values()
+            oracle.assert_agrees(data.dataset.isel(layer=0), rows)
+
+
+BAD_TARGETS: dict[str, tuple[dict[str, Any], str]] = {
+    "other samples": ({"decoder_input_ids": TARGET_IDS[:2]}, "has 2 samples and"),
+    "no ids": ({"decoder_attention_mask": TARGET_IDS > 0}, "`decoder_attention_mask` cannot be"),
+    "embeddings": (
+        {"decoder_input_ids": TARGET_IDS, "decoder_inputs_embeds": torch.ones(3, 5, 32)},
+        "`decoder_inputs_embeds` cannot be taken here",
+    ),
+    "no whole numbers": ({"decoder_input_ids": TARGET_IDS.float()}, "`decoder_input_ids` are"),
+    "another shape": (
+        {"decoder_input_ids": TARGET_IDS, "decoder_attention_mask": torch.ones(3, 4)},
+        "must all have its shape",
+    ),
+    "no tokens": (
+        {"decoder_input_ids": TARGET_IDS, "decoder_attention_mask": (TARGET_IDS > 50).long()},
+        "sample 0 has no tokens for the decoder",
+    ),
+    "holes": (
+        {"decoder_input_ids": TARGET_IDS, "decoder_attention_mask": (TARGET_IDS != 52).long()},
+        "the decoder's attention mask of sample 1 has holes",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TARGETS)
+def test_targets_that_would_be_misread_are_refused(case: str) -> None:
+    """What is wrong is named as the user named it."""
+    model, _, _ = tiny("t5")
+    targets, expected = BAD_TARGETS[case]
+    with pytest.raises(hookql.UsageError) as caught:
+        hookql.run(
+            "capture mean from decoder.block[0]",
+            model=model,
+            inputs={"input_ids": TEXT_IDS, **targets},
+        )
+    assert "bad-inputs" == caught.value.code
+    assert expected in caught.value.message
+
+
+def test_a_decoder_needs_its_inputs() -> None:
+    """Without them its sites are an error, and its encoder's are not."""
+    model, tokenizer, _ = tiny("t5")
+    options = {"model": model, "tokenizer": tokenizer, "inputs": {"input_ids": TEXT_IDS}}
+    assert 15 == int(hookql.run("capture count from encoder.block[0]", **options)["count"])
+    with pytest.raises(hookql.QueryError) as caught:
+        hookql.run("capture mean from decoder.block[0]", **options)
+    assert "needs-target" == caught.value.code
 
 
 @pytest.mark.parametrize("case", BAD)

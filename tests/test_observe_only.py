@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 import hookql
-from hookql.data.batches import Batch
-from hookql.detectors import Selection
+from hookql.binding import bind
+from hookql.data.batches import collate
+from hookql.data.encode import Context
+from hookql.data.samples import Sample
+from hookql.engines.local import Outcome, Pass
 from hookql.execute import get_model
 from hookql.models import hooks
 from hookql.models.mixing import Mixing
-from hookql.plan import bind
 from hookql.source import open_source, open_texts
 from hookql.statistics.extremes import Extreme
 from hookql.statistics.moments import Moments
@@ -121,17 +123,20 @@ def test_logits_are_bitwise_the_same_while_attached(name: str) -> None:
     wrapped = get_model(model, tokenizer, {})
     feed = open_source(wrapped, open_texts(None, TEXTS, None, {}), None, {}).feed
     plan = bind(hookql.check(query_of(name)), wrapped, feed)
-    detectors = plan.detectors()
-    ids = tokenizer(TEXTS, return_tensors="pt", padding=True)
-    mask = ids["attention_mask"].bool().numpy()
-    order = np.arange(mask.size).reshape(mask.shape)
-    batch = Batch(ids["input_ids"].numpy(), mask, ~mask, order, ())
-    for detector in detectors.values():
-        detector.begin(batch, [Selection(mask, order) for _ in plan.masks])
-    with hooks.observing(model), hooks.hooked(model, {p: d.observe for p, d in detectors.items()}):
+    ids = tokenizer(TEXTS)["input_ids"]
+    contexts = [
+        Context(
+            np.array(i), np.zeros(len(i), bool), np.zeros(len(i), np.int64), (Sample(n, "", {}),)
+        )
+        for n, i in enumerate(ids)
+    ]
+    outcome = Outcome.of(plan, 64)
+    passes = Pass(plan, outcome)
+    assert passes.begin(collate(contexts))
+    with hooks.observing(model), hooks.hooked(model, passes.taps()):
         attached = bits(logits(model, tokenizer))
-        assert len(detectors) == hook_count(model) - already
-    assert all(d.fired == d.seen.calls for d in detectors.values())
+        assert len(outcome.detectors) == hook_count(model) - already
+    assert passes.ready()
     assert before == attached
     assert before == bits(logits(model, tokenizer))
 
@@ -262,7 +267,7 @@ def poisoned(error: BaseException) -> tuple[nn.Module, Any]:
 
 def probe_without_one_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the one probing pass that has a batch of one sample."""
-    monkeypatch.setattr("hookql.models.probe._mixing", lambda *_: Mixing.NONE)
+    monkeypatch.setattr("hookql.models.probe.find_mixing", lambda *_: Mixing.NONE)
 
 
 def test_an_error_inside_the_model(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from attrs import frozen
+from attrs import evolve, field, frozen
 
 from hookql.data.encode import Context
+from hookql.language import ast
+
+if TYPE_CHECKING:
+    from hookql.predicates.values import Values
 
 # What is held at once: enough contexts that sorting leaves little padding, few enough that memory
 # stays flat.
 WINDOW_TOKENS = 1 << 17
-_WINDOW_CONTEXTS = 8192
+WINDOW_CONTEXTS = 8192
+
+
+EVERYTHING = int(np.iinfo(np.int64).max)
+"""`Batch.complete` of the very last batch."""
 
 
 @frozen(eq=False)
@@ -22,6 +32,11 @@ class Batch:
 
     ``ids`` int64, ``mask`` bool (True where a token is), ``special`` bool (added by the
     tokenizer), ``sample`` int64 (`Sample.index`, -1 in padding); ``contexts`` are the B rows.
+
+    ``signals`` are numbers of the model's own prediction by name, ``values`` numbers of a module
+    by the expression that says them: whoever runs the model adds them, (B, S) each. ``target`` has
+    the rows of the decoder, of the same B samples. Samples whose index is below ``complete`` have
+    no row in a later batch.
     """
 
     ids: npt.NDArray[np.int64]
@@ -29,11 +44,45 @@ class Batch:
     special: npt.NDArray[np.bool_]
     sample: npt.NDArray[np.int64]
     contexts: tuple[Context, ...]
+    signals: Mapping[str, Values] = field(factory=dict)
+    values: Mapping[ast.Expression, Values] = field(factory=dict)
+    target: Batch | None = None
+    complete: int = 0
 
     @property
     def length(self) -> npt.NDArray[np.int64]:
         """The number of tokens in each row, int64 (B,)."""
         return np.array([len(context.ids) for context in self.contexts], dtype=np.int64)
+
+    @cached_property
+    def chunk(self) -> npt.NDArray[np.int64]:
+        """The number of each token's context among those of its sample, int64 (B, S)."""
+        chunk = np.zeros(self.ids.shape, np.int64)
+        for row, context in enumerate(self.contexts):
+            here = np.where(context.owner == 0, context.earlier, 0)
+            chunk[row, : len(here)] = here
+        return chunk
+
+    @cached_property
+    def offset(self) -> npt.NDArray[np.int64]:
+        """Content tokens of each token's sample in earlier contexts, int64 (B, S)."""
+        offset = np.zeros(self.ids.shape, np.int64)
+        for row, context in enumerate(self.contexts):
+            offset[row, : len(context.offset)] = context.offset
+        return offset
+
+    @cached_property
+    def spans(self) -> npt.NDArray[np.int32] | None:
+        """The characters of its sample's text that each token is from, int32 (B, S, 2).
+
+        Half-open; -1 where it is from none. None where a context does not say.
+        """
+        spans = np.full((*self.ids.shape, 2), -1, np.int32)
+        for row, context in enumerate(self.contexts):
+            if context.spans is None:
+                return None
+            spans[row, : len(context.spans)] = context.spans
+        return spans
 
 
 def batches(
@@ -42,19 +91,30 @@ def batches(
     tokens_per_batch: int,
     batch_size: int | None = None,
     window_tokens: int = WINDOW_TOKENS,
+    window_contexts: int = WINDOW_CONTEXTS,
     group: Callable[[int], Hashable] = lambda length: 0,
     pad_id: int = 0,
 ) -> Iterator[Batch]:
     """Batches of the contexts, each context in exactly one of them.
 
-    Contexts are taken in windows of about ``window_tokens`` and sorted by length, longest first. A
-    batch has at most ``tokens_per_batch`` positions, padding included (one context may exceed it
-    alone), at most ``batch_size`` rows, and only lengths of one ``group(length)``.
+    Contexts are taken in windows of about ``window_tokens``, or ``window_contexts``, and sorted by
+    length, longest first. A batch has at most ``tokens_per_batch`` positions, padding included (one
+    context may exceed it alone), at most ``batch_size`` rows, and only lengths of one
+    ``group(length)``. A decoder's rows count too. The last batch of a window says which samples are
+    ``complete``, where the contexts come in data order.
     """
-    for window in _windows(contexts, window_tokens):
-        yield from _grouped(window, tokens_per_batch, batch_size, group, pad_id)
-        # Let go of it before the next one is gathered.
+    done = 0
+    for window, complete in _windows(contexts, window_tokens, window_contexts):
+        last: Batch | None = None
+        for batch in _grouped(window, tokens_per_batch, batch_size, group, pad_id):
+            if last is not None:
+                yield _completed(last, done)
+            last = batch
+        done = complete
+        # Let go of them before the next window is gathered.
         window.clear()
+        if last is not None:
+            yield _completed(last, done)
 
 
 def collate(contexts: Sequence[Context], pad_id: int = 0) -> Batch:
@@ -70,20 +130,34 @@ def collate(contexts: Sequence[Context], pad_id: int = 0) -> Batch:
         special[row, :length] = context.special
         indexes = np.array([s.index for s in context.samples], dtype=np.int64)
         sample[row, :length] = indexes[context.owner]
-    return Batch(ids, mask, special, sample, tuple(contexts))
+    targets = [context.target for context in contexts if context.target is not None]
+    target = collate(targets, pad_id) if len(targets) == len(contexts) else None
+    return Batch(ids, mask, special, sample, tuple(contexts), target=target)
 
 
-def _windows(contexts: Iterable[Context], tokens: int) -> Iterator[list[Context]]:
+def _completed(batch: Batch, complete: int) -> Batch:
+    target = batch.target
+    return evolve(
+        batch,
+        complete=complete,
+        target=None if target is None else evolve(target, complete=complete),
+    )
+
+
+def _windows(
+    contexts: Iterable[Context], tokens: int, most: int
+) -> Iterator[tuple[list[Context], int]]:
+    """Windows, and the index below which no sample has a context behind the window."""
     window: list[Context] = []
     held = 0
     for context in contexts:
+        if held >= tokens or len(window) >= most:
+            yield window, context.samples[0].index
+            window, held = [], 0
         window.append(context)
         held += len(context.ids)
-        if held >= tokens or len(window) >= _WINDOW_CONTEXTS:
-            yield window
-            window, held = [], 0
     if window:
-        yield window
+        yield window, EVERYTHING
 
 
 def _grouped(
@@ -106,8 +180,13 @@ def _cut(
     """Batches of contexts that are sorted longest first: the first of each is its widest."""
     start = 0
     while start < len(members):
-        rows = max(1, tokens_per_batch // len(members[start].ids))
-        if batch_size is not None:
-            rows = min(rows, batch_size)
-        yield collate(members[start : start + rows], pad_id)
-        start += rows
+        stop, target = start, 0
+        while stop < len(members) and (batch_size is None or stop - start < batch_size):
+            context = members[stop].target
+            target = max(target, 0 if context is None else len(context.ids))
+            width = len(members[start].ids) + target
+            if stop > start and (stop - start + 1) * width > tokens_per_batch:
+                break
+            stop += 1
+        yield collate(members[start:stop], pad_id)
+        start = stop

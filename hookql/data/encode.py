@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, TypeAlias, get_args
+from itertools import islice
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from attrs import define, frozen
+from attrs import Factory, define, evolve, field, frozen
 
+from hookql.data.overflow import Overflow, check_overflow, no_room, too_long
 from hookql.data.pack import Packer
 from hookql.data.samples import Sample
-from hookql.data.tokens import Encoded, Rows, encode_texts, ends
-from hookql.errors import DataError, Diagnostic, UsageError, did_you_mean, listing
+from hookql.data.targets import encode_targets, packed_target, split_target, target_sample
+from hookql.data.tokens import (
+    Encoded,
+    Rows,
+    encode_texts,
+    ends,
+    has_spans,
+    needs_offsets,
+)
 
-Overflow: TypeAlias = Literal["split", "truncate", "pack", "error"]
 Ints: TypeAlias = npt.NDArray[np.int64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
 
@@ -30,7 +38,13 @@ class Context:
     ``ids`` int64 (L,), ``special`` bool (L,): added by the tokenizer, ``owner`` int64 (L,): the
     index into ``samples`` of the sample a token is from (all 0 unless packed). ``chunk`` counts
     the contexts of a split sample, or all contexts when packing, so that (sample, chunk, position)
-    names a token whatever the batches are.
+    names a token whatever the batches are. ``earlier`` is the number of contexts that already hold
+    tokens of the first sample; all others begin here.
+
+    ``offset`` int64 (L,): how many content tokens of the token's own sample lie in earlier
+    contexts. ``spans`` int32 (L, 2), or None where nobody asked: the characters of its sample's
+    text that a token is from, half-open, -1 where it is from none. ``target`` is the row that
+    enters the decoder beside this one; its samples' text is the decoder's.
     """
 
     ids: Ints
@@ -38,15 +52,21 @@ class Context:
     owner: Ints
     samples: tuple[Sample, ...]
     chunk: int = 0
+    earlier: int = field(default=Factory(lambda self: self.chunk, takes_self=True))
+    offset: Ints = field(
+        default=Factory(lambda self: np.zeros(len(self.ids), np.int64), takes_self=True)
+    )
+    spans: npt.NDArray[np.int32] | None = None
+    target: Context | None = None
 
 
 @define
 class Counts:
     """What became of the samples so far.
 
-    ``tokens`` are those that run, special ones included; ``tokens_dropped`` those cut off by
-    truncation. ``samples_empty`` have no token but special ones and do not run;
-    ``samples_split`` lie in several contexts.
+    ``tokens`` are those that run, special ones included, a decoder's not; ``tokens_dropped`` those
+    cut off by truncation, a decoder's too. ``samples_empty`` have no token but special ones and do
+    not run; ``samples_split`` lie in several contexts.
     """
 
     samples: int = 0
@@ -66,26 +86,45 @@ class Encoder:
     ``error``. ``pack`` fills contexts of exactly ``max_length`` from successive samples, the last
     one excepted. ``max_length`` None is no limit. ``counts`` is complete once the contexts are.
 
+    ``spans`` also finds out where in its text each token is from. ``target`` names the column
+    that holds the decoder's text, which is run behind the token ``target_start``; a sample that
+    has one must be whole, or truncated. All three may be set until the contexts are asked for.
+
     Raises:
         UsageError: for an unknown ``overflow``, or a ``max_length`` with no room for a token.
-        DataError: while iterating, for a sample that cannot be tokenised or, with ``error``, is
-            too long.
+        DataError: while iterating, for a sample that cannot be tokenised, is too long with
+            ``error`` or a target, or has no text for the decoder.
     """
 
     def __init__(
-        self, tokenizer: Any, max_length: int | None = None, overflow: Overflow = "split"
+        self,
+        tokenizer: Any,
+        max_length: int | None = None,
+        overflow: Overflow = "split",
+        *,
+        spans: bool = False,
+        target: str | None = None,
+        target_start: int = 0,
     ) -> None:
-        _check(tokenizer, max_length, overflow)
+        check_overflow(tokenizer, max_length, overflow)
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.overflow = overflow
+        self.spans = spans
+        self.target = target
+        self.target_start = target_start
         self.counts = Counts()
 
     def __call__(self, samples: Iterable[Sample]) -> Iterator[Context]:
         """The contexts of the samples, in order; ``counts`` starts from zero."""
+        if self.spans and not has_spans(self.tokenizer):
+            raise needs_offsets()
+        if self.target is not None and self.overflow == "pack":
+            raise packed_target()
         self.counts = Counts()
         rows = self._encoded(samples)
-        for context in self._packed(rows) if self.overflow == "pack" else self._fitted(rows):
+        contexts = self._packed(rows) if self.overflow == "pack" else self._fitted(rows)
+        for context in contexts if self.target is None else self._aimed(contexts, self.target):
             self.counts.contexts += 1
             self.counts.tokens += len(context.ids)
             yield context
@@ -93,8 +132,9 @@ class Encoder:
     def _encoded(self, samples: Iterable[Sample]) -> Rows:
         """Each sample with its tokens, those without a content token left out."""
         for chunk in _chunks(samples):
-            for sample, row in zip(chunk, encode_texts(self.tokenizer, chunk), strict=True):
-                self.counts.samples += 1
+            rows = encode_texts(self.tokenizer, chunk, self.spans)
+            self.counts.samples += len(chunk)
+            for sample, row in zip(chunk, rows, strict=True):
                 if row.special.all():
                     self.counts.samples_empty += 1
                 else:
@@ -104,9 +144,12 @@ class Encoder:
         """Contexts of one sample each."""
         for sample, row in rows:
             if self.max_length is None or len(row.ids) <= self.max_length:
-                yield _context(sample, row, 0)
+                yield _context(sample, row, 0, 0)
             elif self.overflow == "error":
-                raise _too_long(sample, len(row.ids), self.max_length)
+                choices = "split, truncate or pack" if self.target is None else "truncate"
+                raise too_long(sample.describe(), len(row.ids), self.max_length, choices)
+            elif self.overflow == "split" and self.target is not None:
+                raise split_target(sample, len(row.ids), self.max_length)
             else:
                 yield from self._cut(sample, row, self.max_length)
 
@@ -115,16 +158,14 @@ class Encoder:
         head, tail = ends(row.special)
         room = max_length - head - tail
         if room < 1:
-            raise _no_room(max_length, head + tail)
+            raise no_room(max_length, head + tail)
         stop = len(row.ids) - tail
         truncate = self.overflow == "truncate"
+        before: Ints = np.cumsum(~row.special) - ~row.special
         for chunk, start in enumerate(range(head, stop, room)):
-            parts = (slice(0, head), slice(start, min(start + room, stop)), slice(stop, None))
-            piece = Encoded(
-                np.concatenate([row.ids[part] for part in parts]),
-                np.concatenate([row.special[part] for part in parts]),
-            )
-            yield _context(sample, piece, chunk)
+            middle = slice(start, min(start + room, stop))
+            piece = row.cut(slice(0, head), middle, slice(stop, None))
+            yield _context(sample, piece, chunk, int(before[start]))
             if truncate:
                 self.counts.samples_truncated += 1
                 self.counts.tokens_dropped += stop - start - room
@@ -135,14 +176,49 @@ class Encoder:
         """Full contexts of successive samples."""
         assert self.max_length is not None
         packer = Packer(self.max_length, _separator(self.tokenizer))
-        for chunk, (ids, special, owner, samples) in enumerate(packer(rows)):
+        for chunk, packed in enumerate(packer(rows)):
             self.counts.samples_split = packer.split
-            yield Context(ids, special, owner, samples, chunk)
+            row = packed.row
+            offset = np.where(packed.owner == 0, packed.before, 0).astype(np.int64)
+            yield Context(
+                row.ids,
+                row.special,
+                packed.owner,
+                packed.samples,
+                chunk,
+                packed.earlier,
+                offset,
+                row.spans,
+            )
         self.counts.samples_split = packer.split
 
+    def _aimed(self, contexts: Iterator[Context], column: str) -> Iterator[Context]:
+        """Contexts of one whole sample each, with the decoder's row beside each."""
+        while some := list(islice(contexts, _SAMPLES)):
+            samples = [target_sample(context.samples[0], column) for context in some]
+            rows = encode_targets(self.tokenizer, samples, self.target_start, self.spans)
+            for context, sample, row in zip(some, samples, rows, strict=True):
+                dropped = len(row.ids) - (self.max_length or len(row.ids))
+                if dropped > 0:
+                    if self.overflow != "truncate":
+                        said = f"the text for the decoder of {sample.describe()}"
+                        raise too_long(said, len(row.ids), self.max_length or 0, "truncate")
+                    row = row.cut(slice(self.max_length))
+                    self.counts.tokens_dropped += dropped
+                yield evolve(context, target=_context(sample, row, 0, 0))
 
-def _context(sample: Sample, row: Encoded, chunk: int) -> Context:
-    return Context(row.ids, row.special, np.zeros(len(row.ids), np.int64), (sample,), chunk)
+
+def _context(sample: Sample, row: Encoded, chunk: int, before: int) -> Context:
+    length = len(row.ids)
+    return Context(
+        row.ids,
+        row.special,
+        np.zeros(length, np.int64),
+        (sample,),
+        chunk,
+        offset=np.full(length, before, np.int64),
+        spans=row.spans,
+    )
 
 
 def _chunks(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
@@ -166,51 +242,3 @@ def _separator(tokenizer: Any) -> int | None:
         if isinstance(token, int):
             return token
     return None
-
-
-def _check(tokenizer: Any, max_length: int | None, overflow: str) -> None:
-    known = get_args(Overflow)
-    if overflow not in known:
-        raise UsageError(
-            Diagnostic(
-                "bad-overflow",
-                f"there is no overflow `{overflow}`",
-                help=did_you_mean(overflow, known),
-                notes=(f"known: {listing(known)}",),
-            )
-        )
-    if max_length is None:
-        if overflow == "pack":
-            raise UsageError(
-                Diagnostic(
-                    "needs-max-length",
-                    "packing needs a length to fill, and the model has no limit of its own",
-                    help="give --max-length",
-                )
-            )
-        return
-    count = getattr(tokenizer, "num_special_tokens_to_add", None)
-    specials = int(count()) if callable(count) else 0
-    if max_length < specials + 1:
-        raise _no_room(max_length, specials)
-
-
-def _no_room(max_length: int, specials: int) -> UsageError:
-    return UsageError(
-        Diagnostic(
-            "bad-max-length",
-            f"a max length of {max_length} leaves no room for a token"
-            + (f" beside {specials} special token{'s' * (specials > 1)}" if specials else ""),
-            help=f"give --max-length {specials + 1} or more",
-        )
-    )
-
-
-def _too_long(sample: Sample, length: int, max_length: int) -> DataError:
-    return DataError(
-        Diagnostic(
-            "too-long",
-            f"{sample.describe()} has {length} tokens, more than the limit of {max_length}",
-            help="choose what becomes of long samples with --overflow split, truncate or pack",
-        )
-    )

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from attrs import frozen
 
 from hookql.data.samples import Sample
 from hookql.data.tokens import Encoded, Rows
 
-Packed: TypeAlias = tuple[
-    npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.int64], tuple[Sample, ...]
-]
+
+@frozen(eq=False)
+class Packed:
+    """The tokens of one context, the samples they are from, and each token's one (``owner``).
+
+    ``earlier`` is how many contexts already hold tokens of the first sample, ``before`` how many
+    of its tokens there are content; all other samples begin here.
+    """
+
+    row: Encoded
+    owner: npt.NDArray[np.int64]
+    samples: tuple[Sample, ...]
+    earlier: int
+    before: int
 
 
 class Packer:
@@ -32,13 +43,15 @@ class Packer:
         self._pieces: deque[tuple[Sample, Encoded]] = deque()
         self._held = 0
         self._cut: Sample | None = None
+        # The last sample of the contexts so far, in how many it is, with how many content tokens.
+        self._last: tuple[Sample | None, int, int] = (None, 0, 0)
 
     def __call__(self, rows: Rows) -> Iterator[Packed]:
-        """Ids, special, owner (into the samples), and the samples of each context."""
+        """The contexts, in order."""
         last: Sample | None = None
         for sample, row in rows:
             if last is not None and self.separator is not None and not row.special.any():
-                self._add(last, Encoded(np.array([self.separator]), np.ones(1, np.bool_)))
+                self._add(last, _separating(self.separator, row.spans is not None))
             self._add(sample, row)
             last = sample
             while self._held >= self.length:
@@ -59,9 +72,8 @@ class Packer:
         while count:
             sample, row = self._pieces.popleft()
             if len(row.ids) > count:
-                rest = Encoded(row.ids[count:], row.special[count:])
-                self._pieces.appendleft((sample, rest))
-                row = Encoded(row.ids[:count], row.special[:count])
+                self._pieces.appendleft((sample, row.cut(slice(count, None))))
+                row = row.cut(slice(count))
                 if sample is not self._cut:
                     self.split += 1
                     self._cut = sample
@@ -70,9 +82,33 @@ class Packer:
             taken.append(row)
             owners.append(len(samples) - 1)
             count -= len(row.ids)
-        return (
-            np.concatenate([row.ids for row in taken]),
-            np.concatenate([row.special for row in taken]),
-            np.repeat(np.array(owners), [len(row.ids) for row in taken]),
-            tuple(samples),
-        )
+        owner = np.repeat(np.array(owners), [len(row.ids) for row in taken])
+        return self._packed(_joined(taken), owner, tuple(samples))
+
+    def _packed(
+        self, row: Encoded, owner: npt.NDArray[np.int64], samples: tuple[Sample, ...]
+    ) -> Packed:
+        """A context, with what earlier ones hold of its first sample."""
+        sample, contexts, content = self._last
+        if sample is not samples[0]:
+            contexts, content = 0, 0
+        packed = Packed(row, owner, samples, contexts, content)
+        if len(samples) > 1:
+            contexts, content = 0, 0
+        here = int(np.count_nonzero(~row.special & (owner == len(samples) - 1)))
+        self._last = samples[-1], contexts + 1, content + here
+        return packed
+
+
+def _separating(token: int, spans: bool) -> Encoded:
+    nowhere = np.full((1, 2), -1, np.int32) if spans else None
+    return Encoded(np.array([token]), np.ones(1, np.bool_), nowhere)
+
+
+def _joined(rows: list[Encoded]) -> Encoded:
+    spans = [row.spans for row in rows if row.spans is not None]
+    return Encoded(
+        np.concatenate([row.ids for row in rows]),
+        np.concatenate([row.special for row in rows]),
+        np.concatenate(spans) if spans else None,
+    )

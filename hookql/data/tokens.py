@@ -10,32 +10,73 @@ import numpy.typing as npt
 from attrs import frozen
 
 from hookql.data.samples import Sample
-from hookql.errors import DataError, Diagnostic
+from hookql.errors import DataError, Diagnostic, UsageError
 
 _OPTIONS = {"padding": False, "truncation": False, "verbose": False}
 
 
 @frozen(eq=False)
 class Encoded:
-    """A text's token ids, int64 (L,), and which of them the tokenizer added, bool (L,)."""
+    """A text's token ids, int64 (L,), and which of them the tokenizer added, bool (L,).
+
+    ``spans`` int32 (L, 2), where they were asked for: the characters of the text that each token
+    is from, half-open, -1 where the tokenizer added it.
+    """
 
     ids: npt.NDArray[np.int64]
     special: npt.NDArray[np.bool_]
+    spans: npt.NDArray[np.int32] | None = None
+
+    def cut(self, *parts: slice) -> Encoded:
+        """These parts of it, joined; one part is a view."""
+        if len(parts) == 1:
+            spans = None if self.spans is None else self.spans[parts[0]]
+            return Encoded(self.ids[parts[0]], self.special[parts[0]], spans)
+        spans = None if self.spans is None else np.concatenate([self.spans[p] for p in parts])
+        return Encoded(
+            np.concatenate([self.ids[part] for part in parts]),
+            np.concatenate([self.special[part] for part in parts]),
+            spans,
+        )
 
 
 Rows: TypeAlias = Iterator[tuple[Sample, Encoded]]
 
 
-def encode_texts(tokenizer: Any, samples: Sequence[Sample]) -> list[Encoded]:
+def encode_texts(
+    tokenizer: Any, samples: Sequence[Sample], spans: bool = False, target: bool = False
+) -> list[Encoded]:
     """The tokens of each sample's text, nothing padded or cut.
 
+    With ``spans`` also where in the text each token is from. With ``target`` the texts are a
+    decoder's, which some tokenizers encode in another way.
+
     Raises:
+        UsageError: for ``spans`` of a tokenizer that cannot tell them.
         DataError: naming the sample that the tokenizer cannot encode.
     """
+    if spans and not has_spans(tokenizer):
+        raise needs_offsets()
     try:
-        return _encode(tokenizer, [sample.text for sample in samples])
+        return _encode(tokenizer, [sample.text for sample in samples], spans, target)
     except Exception:
-        return [_encode_one(tokenizer, sample) for sample in samples]
+        return [_encode_one(tokenizer, sample, spans, target) for sample in samples]
+
+
+def has_spans(tokenizer: Any) -> bool:
+    """Whether a tokenizer says where in the text each token is from: only the fast ones do."""
+    return bool(getattr(tokenizer, "is_fast", False))
+
+
+def needs_offsets() -> UsageError:
+    """The error for a tokenizer that does not say where in a text its tokens are from."""
+    return UsageError(
+        Diagnostic(
+            "needs-offsets",
+            "this tokenizer does not say where in the text its tokens are from",
+            help="give a fast one, with a `tokenizer.json`",
+        )
+    )
 
 
 def ends(special: npt.NDArray[np.bool_]) -> tuple[int, int]:
@@ -43,9 +84,9 @@ def ends(special: npt.NDArray[np.bool_]) -> tuple[int, int]:
     return int(np.argmin(special)), int(np.argmin(special[::-1]))
 
 
-def _encode_one(tokenizer: Any, sample: Sample) -> Encoded:
+def _encode_one(tokenizer: Any, sample: Sample, spans: bool, target: bool) -> Encoded:
     try:
-        return _encode(tokenizer, [sample.text])[0]
+        return _encode(tokenizer, [sample.text], spans, target)[0]
     except Exception as error:
         why = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise DataError(
@@ -62,24 +103,51 @@ def _surrogate(text: str) -> str | None:
     return None if at is None else f"its character {at} is a lone surrogate, not a character"
 
 
-def _encode(tokenizer: Any, texts: list[str]) -> list[Encoded]:
-    output = tokenizer(
+def _encode(tokenizer: Any, texts: list[str], spans: bool, target: bool) -> list[Encoded]:
+    output = _call(
+        tokenizer,
         texts,
+        target,
         add_special_tokens=True,
         return_special_tokens_mask=True,
-        return_attention_mask=False,
         return_token_type_ids=False,
-        **_OPTIONS,
+        **({"return_offsets_mapping": True} if spans else {}),
     )
     ids = [np.asarray(row, dtype=np.int64) for row in output["input_ids"]]
+    masks = _special(tokenizer, texts, target, output, ids)
+    if not spans:
+        return [Encoded(row, mask) for row, mask in zip(ids, masks, strict=True)]
+    found = [_spans(row, mask) for row, mask in zip(output["offset_mapping"], masks, strict=True)]
+    return [Encoded(*row) for row in zip(ids, masks, found, strict=True)]
+
+
+def _call(tokenizer: Any, texts: list[str], target: bool, **options: Any) -> Any:
+    options = {**options, "return_attention_mask": False, **_OPTIONS}
+    return tokenizer(text_target=texts, **options) if target else tokenizer(texts, **options)
+
+
+def _spans(pairs: Any, special: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+    spans = np.asarray(pairs, dtype=np.int32).reshape(-1, 2)
+    spans[special] = -1
+    return spans
+
+
+def _special(
+    tokenizer: Any,
+    texts: list[str],
+    target: bool,
+    output: Any,
+    ids: list[npt.NDArray[np.int64]],
+) -> list[npt.NDArray[np.bool_]]:
+    """Which tokens of each row the tokenizer added."""
     if "special_tokens_mask" in output:
         masks = [np.asarray(row, dtype=np.bool_) for row in output["special_tokens_mask"]]
         if any(mask.any() for mask in masks) or not _adds_any(tokenizer):
-            return [Encoded(i, m) for i, m in zip(ids, masks, strict=True)]
+            return masks
     # No mask, or one that shows nothing of what the tokenizer says it adds.
-    plain = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, **_OPTIONS)
+    plain = _call(tokenizer, texts, target, add_special_tokens=False)
     return [
-        Encoded(row, _added(row, np.asarray(bare, dtype=np.int64), tokenizer))
+        _added(row, np.asarray(bare, dtype=np.int64), tokenizer)
         for row, bare in zip(ids, plain["input_ids"], strict=True)
     ]
 

@@ -1,6 +1,7 @@
-"""The words of the language that are no keywords: columns, roles, constants, functions.
+"""The words of the language that are no keywords: columns, roles, constants, sites, keys.
 
 What a later version builds stands here too, so that it is refused by name and not as unknown.
+Functions have a table of their own, in `functions`.
 """
 
 from __future__ import annotations
@@ -12,69 +13,82 @@ COLUMNS = {
     "content_position": "place",
     "length": "amount",
     "sample": "amount",
+    "chunk": "amount",
+    "offset": "amount",
     "prev": "id",
     "next": "id",
 }
 """Each column of a token and the kind of its values (see `kinds`)."""
 
+SIGNALS = ("surprisal", "loss", "prob", "rank", "entropy")
+"""Columns of the model's own prediction, all numbers; the first two and the last in nats."""
+
+LATER_COLUMNS = ("phase", "step", "role")
+
 ROLES = ("pad", "bos", "eos", "unk", "cls", "sep", "mask")
 CONSTANTS = {"true": "truth", "false": "truth", "none": "none", "last": "last"}
-FUNCTIONS = ("random",)
+
+VALUES = ("x", "input", "output")
+"""The tensors of a site."""
+
+# --- clauses ------------------------------------------------------------------------------------
+
+KEYS = ("position", "content_position", "sample", "token", "prev", "next", "chunk")
+"""What `by` takes, beside `row.NAME`."""
+
+LATER_KEYS = ("phase", "step", "role")
+
 DIMENSIONS = ("feature", "head", "layer")
 """What `pool` takes."""
 
-PORTS = ("output", "input")
+# --- sites --------------------------------------------------------------------------------------
 
-LATER_COLUMNS = (
-    "chunk",
-    "offset",
-    "phase",
-    "step",
-    "role",
-    "surprisal",
-    "loss",
-    "prob",
-    "rank",
-    "entropy",
-)
-VALUES = ("x", "input", "output")
-"""The tensors of a site; a statistic takes `x`, all else about them comes later."""
+PORTS = ("output", "input", "pattern")
 
-LATER_FUNCTIONS = (
-    "abs",
-    "sqrt",
-    "square",
-    "exp",
-    "log",
-    "relu",
-    "sign",
-    "clip",
-    "isfinite",
-    "isnan",
-    "norm",
-    "dot",
-    "cos",
-    "argmax",
-    "entropy",
-    "kl",
-    "softmax",
-    "lens",
+CANONICAL = (
+    "embed",
+    "block",
+    "resid_pre",
+    "resid_mid",
+    "resid_post",
+    "attn",
+    "mlp",
+    "attn_out",
+    "mlp_out",
+    "mlp_act",
+    "q",
+    "k",
+    "v",
+    "z",
+    "pattern",
+    "final_norm",
+    "unembed",
+    "logits",
 )
-LATER_STATISTICS = (
-    "skew",
-    "kurtosis",
-    "median",
-    "quantile",
-    "hist",
-    "top",
-    "bottom",
-    "cov",
-    "corr",
-    "gram",
-    "values",
-)
+"""Sites that mean the same in every model family."""
 
-DEFINED = frozenset({*COLUMNS, *ROLES, *CONSTANTS, *LATER_COLUMNS, *VALUES, *FUNCTIONS, "row"})
+WHOLE = ("block", "attn_out", "mlp_out")
+"""Canonical sites that are whole modules: they have ports, and both `input` and `output`."""
+
+ONCE = ("embed", "final_norm", "unembed", "logits")
+"""Canonical sites that a model has once; all others take an index, a number for each block."""
+
+# --- statistics and results ---------------------------------------------------------------------
+
+LATER_STATISTICS = ("values",)
+
+DEFINED = frozenset(
+    {
+        *COLUMNS,
+        *SIGNALS,
+        *LATER_COLUMNS,
+        *ROLES,
+        *CONSTANTS,
+        *VALUES,
+        "random",
+        "row",
+    }
+)
 """Names that a `let` cannot take."""
 
 RESULT_NAMES = frozenset(
@@ -84,6 +98,7 @@ RESULT_NAMES = frozenset(
         "call",
         "head",
         "feature",
+        "feature_2",
         "position",
         "key",
         "sample",
@@ -92,6 +107,12 @@ RESULT_NAMES = frozenset(
         "bin",
         "quantile",
         "module",
+        "vocabulary",
+        "bin_lo",
+        "bin_hi",
+        "nonfinite",
+        "first_nonfinite_sample",
+        "first_nonfinite_position",
     }
 )
 """Dimensions and coordinates of a result, which no variable can be called (`count` can be, by

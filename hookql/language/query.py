@@ -13,11 +13,29 @@ from hookql.language import ast
 
 @frozen
 class StatisticSpec:
-    """One statistic that is asked for: all its parameters, and the name of its result."""
+    """One statistic that is asked for: of what, all its parameters, and the name of its result.
+
+    Lets are expanded in `value`, which is `x` for a bare statistic and for `count`. A parameter
+    that takes the rest of the numbers (`quantile(x, 0.5, 0.99)`) holds them as a tuple.
+    """
 
     name: str
-    parameters: Mapping[str, int | float]
+    value: ast.Expression
+    parameters: Mapping[str, int | float | tuple[float, ...]]
     variable: str
+    span: Span
+
+
+@frozen
+class Key:
+    """One key of `by`: a column, and the name of the dimension that it becomes.
+
+    The name is the column's own (`position`), for `row.label` it is `label`, or `row_label` where
+    the result has something else of that name.
+    """
+
+    expression: ast.Name | ast.Row
+    name: str
     span: Span
 
 
@@ -39,6 +57,7 @@ class CaptureSpec:
     text: str
     span: Span
     pool_spans: Mapping[str, Span]
+    by: tuple[Key, ...] = ()
 
 
 @frozen
@@ -68,9 +87,10 @@ def _site_name(site: ast.Site) -> str:
     if isinstance(site, ast.ModelSite):
         return site.end
     if isinstance(site, ast.CanonicalSite):
-        return site.name
-    plain = [name for step in site.path.steps if (name := _step_name(step))]
-    name = plain[-1] if plain else site.isa or "modules"
+        name = site.name
+    else:
+        plain = [name for step in site.path.steps if (name := _step_name(step))]
+        name = plain[-1] if plain else site.isa or "modules"
     if site.port is not None and (site.port.name, site.port.element) != ("output", None):
         element = "" if site.port.element is None else f"_{site.port.element}"
         name += f"_{site.port.name}{element}"

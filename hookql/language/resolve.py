@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import PurePosixPath, PureWindowsPath
+from typing import cast
 
 from attrs import define, field
 
-from hookql.errors import Span, did_you_mean, suggest
+from hookql.errors import Span, did_you_mean
 from hookql.language import ast, names
 from hookql.language.formatter import format_program, format_statement
+from hookql.language.functions import positional
+from hookql.language.keys import read_keys
 from hookql.language.kinds import Kinds
 from hookql.language.lets import Lets
 from hookql.language.query import CaptureSpec, Query
 from hookql.language.report import Report
+from hookql.language.sites import check_site
 from hookql.language.specs import Specs
+from hookql.language.values import operands_in
 
 
 def resolve(program: ast.Program) -> Query:
@@ -28,12 +33,10 @@ def resolve(program: ast.Program) -> Query:
     report = Report(program.source)
     lets = Lets(report)
     lets.define(program.statements)
-    kinds = Kinds(report, frozenset(lets.lets))
+    kinds = Kinds(report, frozenset(lets.lets), STATISTICS)
     for value in lets.values():
-        # `let v = x` is right or wrong by what it is used for.
-        if not (isinstance(value, ast.Name) and value.id in names.VALUES):
-            kinds.kind(value)
-    reader = _Captures(report, lets, kinds, Specs(report, lets, STATISTICS))
+        kinds.kind(value)
+    reader = _Captures(report, lets, kinds, Specs(report, lets, kinds, STATISTICS))
     captures = tuple(reader.read(s) for s in program.statements if isinstance(s, ast.Capture))
     if not captures:
         message = "nothing is captured: there is no `capture`"
@@ -55,31 +58,33 @@ class _Captures:
 
     def read(self, capture: ast.Capture) -> CaptureSpec:
         """One capture; where something is wrong it is reported and the rest is read."""
-        self._later(capture)
+        self._during(capture.during)
+        statistics = self.specs.all(capture.statistics, bool(capture.pool))
+        where = self._where(capture.where)
+        read = [spec.value for spec in statistics] + ([where] if where is not None else [])
+        operands = frozenset[str]().union(*map(operands_in, read))
         for site in capture.sites:
-            self._site(site)
+            check_site(self.report, site, operands)
         alias = capture.alias
         if alias is not None:
             self._once("as", alias.id, alias.span, f"two captures are called `{alias.id}`")
+        variables = {spec.variable for spec in statistics}
         return CaptureSpec(
-            self.specs.all(capture.statistics),
+            statistics,
             capture.sites,
             capture.excepts,
-            self._where(capture.where),
+            where,
             self._pool(capture.pool),
             alias.id if alias is not None else None,
             self._into(capture.into),
             format_statement(capture),
             capture.span,
             {name.id: name.span for name in capture.pool},
+            read_keys(self.report, self.lets, capture.by, variables),
         )
 
-    def _later(self, capture: ast.Capture) -> None:
-        """Refuse the clauses that are not built."""
-        if capture.by:
-            span = Span(capture.by[0].span.start, capture.by[-1].span.end)
-            self.report.not_yet("`by` is", span)
-        during = capture.during
+    def _during(self, during: ast.During | None) -> None:
+        """Refuse phases that are not built, or are none."""
         if during is None:
             return
         if during.phase == "generate":
@@ -95,34 +100,14 @@ class _Captures:
         elif during.arguments:
             self.report.error("bad-argument", "`prompt` takes no arguments", during.span)
 
-    def _site(self, site: ast.Site) -> None:
-        if isinstance(site, ast.CanonicalSite):
-            self.report.not_yet(f"the canonical site `@{site.name}` is", site.span)
-        port = None if isinstance(site, ast.ModelSite) else site.port
-        if port is None or port.name in names.PORTS:
-            return
-        if port.name == "pattern":
-            self.report.not_yet("the port `:pattern` is", port.span)
-            return
-        short = port.name if len(port.name) > 1 else "?"
-        near = next(
-            (p for p in names.PORTS if p.startswith(short)), suggest(port.name, names.PORTS)
-        )
-        self.report.error(
-            "unknown-port",
-            f"there is no port `:{port.name}`",
-            port.span,
-            f"did you mean `:{near}`?" if near else None,
-            ("ports: :output, :output[1], :input, :input.NAME",),
-        )
-
     def _where(self, where: ast.Expression | None) -> ast.Expression | None:
         if where is None:
             return None
         expanded = self.lets.expand(where)
-        if expanded is not None:
-            self.kinds.predicate(expanded)
-        return expanded
+        if expanded is None:
+            return None
+        self.kinds.predicate(expanded)
+        return cast(ast.Expression, positional(expanded))
 
     def _pool(self, pool: tuple[ast.Name, ...]) -> frozenset[str]:
         seen: set[str] = set()

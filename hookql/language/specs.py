@@ -1,25 +1,41 @@
-"""What is asked of each site: statistics, their parameters and the names of their results."""
+"""What is asked of each site: statistics, what they are of, their parameters and names."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from hookql.errors import Span, did_you_mean
 from hookql.language import ast, names
-from hookql.language.kinds import unknown_function, unknown_name
+from hookql.language.functions import positional
+from hookql.language.identifiers import LONGEST, identifier, number
+from hookql.language.kinds import Kinds
 from hookql.language.lets import UNKNOWN, Lets
+from hookql.language.parameters import Parameters, Value
 from hookql.language.query import StatisticSpec
 from hookql.language.report import Report
-from hookql.language.walk import literal, parts
+from hookql.language.values import mentions_values, token_leaves
+from hookql.language.walk import literal
 
 if TYPE_CHECKING:
-    from hookql.statistics import Parameter, Statistic
+    from hookql.statistics import Statistic
 
-_HABITS = {"avg": "mean", "average": "mean", "variance": "var", "stdev": "std", "sd": "std"}
+_HABITS = {
+    "avg": "mean",
+    "average": "mean",
+    "variance": "var",
+    "stdev": "std",
+    "sd": "std",
+    "histogram": "hist",
+    "percentile": "quantile",
+    "topk": "top",
+    "covariance": "cov",
+    "correlation": "corr",
+    "kurt": "kurtosis",
+}
+X = ast.Name("x")
 
 
 @frozen
@@ -28,24 +44,30 @@ class Specs:
 
     report: Report
     lets: Lets
+    kinds: Kinds
     known: Mapping[str, Statistic]
 
-    def all(self, nodes: tuple[ast.Statistic, ...]) -> tuple[StatisticSpec, ...]:
+    def all(
+        self, nodes: tuple[ast.Statistic, ...], pooled: bool = False
+    ) -> tuple[StatisticSpec, ...]:
         """The statistics of one capture; those with errors are reported and left out."""
-        specs: dict[str, StatisticSpec] = {}
+        specs: list[StatisticSpec] = []
+        taken: dict[str, StatisticSpec] = {}
         for node in nodes:
             spec = self.one(node)
             if spec is None:
                 continue
-            if spec.variable in specs:
-                twice = specs[spec.variable]
-                same = (twice.name, twice.parameters) == (spec.name, spec.parameters)
-                help = None if same else f"give one a name: `… as {spec.variable}_2`"
-                message = f"two statistics of this capture are called `{spec.variable}`"
-                self.report.error("duplicate-variable", message, spec.span, help)
+            if pooled and not self.known[spec.name].poolable:
+                message = f"`{spec.name}` cannot be pooled"
+                self.report.error("not-poolable", message, spec.span)
+            made = self._variables(spec)
+            clash = next((name for name in made if name in taken), None)
+            if clash is None:
+                specs.append(spec)
+                taken |= dict.fromkeys(made, spec)
             else:
-                specs[spec.variable] = spec
-        return tuple(specs.values())
+                self._twice(spec, taken[clash], clash)
+        return tuple(specs)
 
     def one(self, node: ast.Statistic) -> StatisticSpec | None:
         """One statistic."""
@@ -53,17 +75,79 @@ class Specs:
         if statistic is None:
             self._unknown(node)
             return None
-        given = self._arguments(node, statistic.parameters)
-        if given is None:
+        parameters = Parameters(self.report, node, statistic)
+        value: ast.Expression = X
+        written: ast.Expression | None = None  # as the query has it: names of lets are shorter
+        fine = True
+        for place, argument in enumerate(node.arguments or ()):
+            expanded = self.lets.expand(argument.value)
+            if expanded is None or expanded is UNKNOWN:
+                fine = False
+            elif argument.name is not None or literal(expanded) is not None:
+                parameters.take(argument, literal(expanded))
+            elif not self._value(node, statistic, expanded, argument.span, first=place == 0):
+                fine = False
+            elif expanded != X:
+                value, written = positional(expanded), argument.value
+        complete = parameters.complete() if fine else None
+        if complete is None:
             return None
-        variable = node.alias or "_".join([node.name, *(f"{k}_{v}" for k, v in given.items())])
-        variable = re.sub(r"\W+", "_", variable)
-        if variable in names.RESULT_NAMES and (variable, node.name) != ("count", "count"):
-            message = f"a result's own `{variable}` has this name"
-            self.report.error("reserved-name", message, node.span, "choose another name")
+        variable = node.alias or self._name(node, written, parameters.given)
+        return self._named(StatisticSpec(node.name, value, complete, variable, node.span), node)
+
+    def _name(
+        self,
+        node: ast.Statistic,
+        written: ast.Expression | None,
+        given: Mapping[str, Value],
+    ) -> str:
+        """The canonical text of a statistic made an identifier."""
+        parts = [node.name] if written is None else [node.name, identifier(written)]
+        for name, value in given.items():
+            # Numbers without end need no name before them: `quantile_0_5_0_99`.
+            parts += (
+                map(number, value) if isinstance(value, tuple) else (f"{name}_{number(value)}",)
+            )
+        return "_".join(parts)
+
+    def _named(self, spec: StatisticSpec, node: ast.Statistic) -> StatisticSpec | None:
+        """The specification, unless its variable cannot be called so."""
+        name = spec.variable
+        axis = name.removeprefix("axis_")
+        if name in names.RESULT_NAMES or (axis != name and axis.isdecimal()):
+            if (name, spec.name) == ("count", "count"):
+                return spec
+            if node.alias is None and spec.name == name and spec.parameters:
+                # `top` is the dimension; the statistic is called as if all were written out.
+                given = "_".join(f"{key}_{value}" for key, value in spec.parameters.items())
+                return evolve(spec, variable=f"{name}_{given}")
+            message = f"a result's own `{name}` has this name"
+            help = "give it one of its own: `… as NAME`" if node.alias is None else None
+            self.report.error("reserved-name", message, spec.span, help or "choose another name")
             return None
-        parameters = {p.name: p.default for p in statistic.parameters} | given
-        return StatisticSpec(node.name, parameters, variable, node.span)
+        if node.alias is None and len(name) > LONGEST:
+            message = f"this would be called by a name of {len(name)} characters"
+            self.report.error("long-name", message, spec.span, "give it one: `… as NAME`")
+            return None
+        return spec
+
+    def _variables(self, spec: StatisticSpec) -> list[str]:
+        """The names of all that comes out of a statistic."""
+        suffixes = [s.strip("_") for s in self.known[spec.name].variables]
+        # A result says where `order` is and what stands there; a leaf may be undefined somewhere.
+        suffixes += ["sample", "position", "text"] * ("order" in suffixes)
+        suffixes += ["count"] * bool(token_leaves(spec.value))
+        return [spec.variable, *(f"{spec.variable}_{s}" for s in suffixes if s)]
+
+    def _twice(self, spec: StatisticSpec, other: StatisticSpec, clash: str) -> None:
+        same = (other.name, other.value, other.parameters) == (
+            spec.name,
+            spec.value,
+            spec.parameters,
+        )
+        message = f"two statistics of this capture are called `{clash}`"
+        help = None if same else f"give one a name: `… as {spec.variable}_2`"
+        self.report.error("duplicate-variable", message, spec.span, help)
 
     def _unknown(self, node: ast.Statistic) -> None:
         span = Span(node.span.start, node.span.start + len(node.name))
@@ -79,93 +163,21 @@ class Specs:
             (f"statistics: {', '.join(known)}",),
         )
 
-    def _arguments(
-        self, node: ast.Statistic, parameters: tuple[Parameter, ...]
-    ) -> dict[str, int | float] | None:
-        """The parameters that are given; None where something about the arguments is wrong."""
-        given: dict[str, int | float] = {}
-        fine, open_ = True, [p.name for p in parameters]
-        for place, argument in enumerate(node.arguments or ()):
-            value = self.lets.expand(argument.value)
-            if value is None or value is UNKNOWN:
-                fine = False
-                continue
-            number = literal(value)
-            if argument.name is None and number is None:
-                fine &= self._value(node, value, argument.span, first=place == 0)
-                continue
-            name = argument.name or (open_[0] if open_ else "")
-            found = next((p for p in parameters if p.name == name), None)
-            wrong = self._parameter(node, parameters, found, argument, number, name in given)
-            if wrong or found is None or number is None:
-                fine = False
-                continue
-            given[name] = number
-            open_ = [other for other in open_ if other != name]
-        return given if fine else None
-
-    def _parameter(
-        self,
-        node: ast.Statistic,
-        parameters: tuple[Parameter, ...],
-        found: Parameter | None,
-        argument: ast.Argument,
-        number: int | float | None,
-        twice: bool,
+    def _value(
+        self, node: ast.Statistic, statistic: Statistic, value: Any, span: Span, *, first: bool
     ) -> bool:
-        """Report what is wrong with one parameter; whether something is."""
-        taken = tuple(p.name for p in parameters)
-        if found is None:
-            self.report.error(
-                "unknown-parameter",
-                f"`{node.name}` has no parameter `{argument.name}`"
-                if argument.name
-                else f"`{node.name}` takes no {'more numbers' if taken else 'number'}",
-                argument.span,
-                did_you_mean(argument.name, taken) if argument.name else None,
-                (f"parameters: {', '.join(taken)}",) if taken else (),
-            )
-            return True
-        if twice:
-            message = f"`{found.name}` is given twice"
-            self.report.error("duplicate-parameter", message, argument.span)
-            return True
-        must = "a number" if number is None else found.check(number)
-        if must is not None:
-            message = f"`{found.name}` of `{node.name}` must be {must}"
-            self.report.error("bad-parameter", message, argument.value.span)
-        return must is not None
-
-    def _value(self, node: ast.Statistic, value: Any, span: Span, *, first: bool) -> bool:
-        """Check what a statistic is of: `x`, until value expressions are built."""
-        if not self._words(value):
-            return False
+        """Whether a statistic can be of this, so far as is known without a model."""
+        before = len(self.report.found)
         if node.name == "count":
             message = "`count` counts tokens and takes no argument"
-            self.report.error("bad-argument", message, span, "write `count`")
+            help = "`sum(x > 0)` counts what is true" if value != X else "write `count`"
+            self.report.error("bad-argument", message, span, help)
         elif not first:
             message = f"`{node.name}` is of one value, which comes first"
             self.report.error("bad-argument", message, span)
-        elif isinstance(value, ast.String | ast.Regex):
-            self.report.error("bad-argument", "a statistic is of numbers, not of text", span)
-        elif value != ast.Name("x"):
-            self.report.not_yet("a statistic of anything but `x` is", span)
         else:
-            return True
-        return False
-
-    def _words(self, value: Any) -> bool:
-        """Report names and functions in a value expression that nobody knows; True for none."""
-        fine, waiting = True, [value]
-        known = {*names.COLUMNS, *names.LATER_COLUMNS, *names.VALUES, *names.CONSTANTS}
-        functions = {*names.LATER_FUNCTIONS, *names.FUNCTIONS}
-        while waiting:
-            node = waiting.pop()
-            if isinstance(node, ast.Name) and node.id not in known | set(names.ROLES):
-                unknown_name(self.report, node, frozenset(self.lets.lets))
-                fine = False
-            elif isinstance(node, ast.Call) and node.function not in functions:
-                unknown_function(self.report, node)
-                fine = False
-            waiting += parts(node)
-        return fine
+            self.kinds.value(value)
+            if statistic.needs is not None and not mentions_values(value):
+                message = f"`{node.name}` is of a vector, and this is one number a token"
+                self.report.error("wrong-kind", message, span)
+        return len(self.report.found) == before

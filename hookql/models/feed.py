@@ -24,11 +24,16 @@ class Size:
     positions: int
     decoder: int = 0
 
+    def length(self, stream: str) -> int:
+        """The number of positions of a stream, "text" or "target"."""
+        return self.decoder if stream == "target" else self.positions
+
 
 class Feed(Protocol):
     """What the probe and the engine need to know of a source of model inputs."""
 
     tokens: bool  # whether positions are tokens with ids
+    has_target: bool  # whether the data say what an encoder-decoder's decoder is fed
 
     def sizes(self) -> list[Size]:
         """Four sizes whose batch, position and decoder axes can be told apart."""
@@ -44,7 +49,10 @@ class Feed(Protocol):
 
 
 class TokenFeed:
-    """Token ids and a mask, right-padded, under the names that the model's forward takes."""
+    """Token ids and a mask, right-padded, under the names that the model's forward takes.
+
+    The decoder of an encoder-decoder is fed the batch's target; without one, a start token alone.
+    """
 
     tokens = True
 
@@ -53,33 +61,47 @@ class TokenFeed:
         names = _named(model.module.forward) or _named(type(model.module).forward)[1:]
         self._ids = "input_ids" if "input_ids" in names or not names else names[0]
         self.knows_special = True  # whether tokens are marked that the tokenizer added
+        self.has_target = False
         self.takes_mask = "attention_mask" in names
+        self._takes_target_mask = "decoder_attention_mask" in names
         # A cache is memory for nothing: no token is ever fed twice here.
         self._constant: dict[str, Any] = {"use_cache": False} if "use_cache" in names else {}
-        self._decoder = model.is_encoder_decoder
-        self._decoder_start = _decoder_start(model.module)
+        self.is_encoder_decoder = model.is_encoder_decoder
+        self.decoder_start = _decoder_start(model.module)
         self._context = model.context
         self._group = length_group(model.module, padding_leaks=False)
-        size = _vocabulary(model)
+        self.vocabulary = size = _vocabulary(model)  # the number of ids that the model embeds
         self._plain_ids = _plain_ids(model, size)
+        self._target_vocabulary = _target_vocabulary(model.module, size)
         pad = getattr(model.tokenizer, "pad_token_id", None)
         # A pad token that was added without resizing the embedding has no row there.
         self.pad_id = pad if isinstance(pad, int) and pad < size else 0
 
-    def inputs(self, ids: Tensor, mask: Tensor, decoder: int = 1) -> dict[str, Any]:
-        """Keyword arguments for ids int64 (B, S) and a mask bool (B, S), True where real."""
+    def inputs(
+        self, ids: Tensor, mask: Tensor, target: tuple[Tensor, Tensor] | None = None
+    ) -> dict[str, Any]:
+        """Keyword arguments for ids int64 (B, S) and a mask bool (B, S), True where real.
+
+        ``target``: the same two, (B, T), of what an encoder-decoder's decoder is fed.
+        """
         inputs = {self._ids: ids.to(self._device, non_blocking=True), **self._constant}
         if self.takes_mask:
             inputs["attention_mask"] = mask.to(self._device, torch.int64, non_blocking=True)
-        if self._decoder:
-            shape = (ids.shape[0], decoder)
-            start = torch.full(shape, self._decoder_start, dtype=torch.int64, device=self._device)
-            inputs["decoder_input_ids"] = start
+        if not self.is_encoder_decoder:
+            return inputs
+        if target is None:
+            start = torch.full((ids.shape[0], 1), self.decoder_start, device=self._device)
+            return {**inputs, "decoder_input_ids": start}
+        inputs["decoder_input_ids"] = target[0].to(self._device, non_blocking=True)
+        if self._takes_target_mask:
+            real = target[1].to(self._device, torch.int64, non_blocking=True)
+            inputs["decoder_attention_mask"] = real
         return inputs
 
     def for_batch(self, batch: Batch) -> dict[str, Any]:
         """Keyword arguments for a batch of the data."""
-        return self.inputs(torch.from_numpy(batch.ids), torch.from_numpy(batch.mask))
+        target = None if batch.target is None else _as_tensors(batch.target)
+        return self.inputs(*_as_tensors(batch), target)
 
     def sizes(self) -> list[Size]:
         longest = 11 if self._context is None else min(11, self._context)
@@ -97,21 +119,38 @@ class TokenFeed:
         ]
 
     def example(self, size: Size) -> dict[str, Any]:
-        ids = self.random_ids(size.batch, size.positions)
-        return self.inputs(ids, torch.ones_like(ids, dtype=torch.bool), size.decoder)
+        return self.unpadded(self.random_ids(size.batch, size.positions), self.random_target(size))
 
     def measure(self, size: Size) -> Size:
         return size
 
     def trial(self, picks: list[int]) -> dict[str, Any]:
         ids = self.random_ids(max(picks) + 1, self.trial_lengths()[0])[picks]
-        return self.inputs(ids, torch.ones_like(ids, dtype=torch.bool))
+        return self.unpadded(ids)
+
+    def unpadded(self, ids: Tensor, target: Tensor | None = None) -> dict[str, Any]:
+        """Keyword arguments for ids (B, S), and a target's (B, T), without padding."""
+        mask = torch.ones_like(ids, dtype=torch.bool)
+        if target is None:
+            return self.inputs(ids, mask)
+        return self.inputs(ids, mask, (target, torch.ones_like(target, dtype=torch.bool)))
 
     def random_ids(self, batch: int, positions: int) -> Tensor:
         """Ids int64 (batch, positions) of ordinary tokens, the same at every call."""
         generator = torch.Generator().manual_seed(batch * 1000 + positions)
         picks = torch.randint(len(self._plain_ids), (batch, positions), generator=generator)
         return self._plain_ids[picks]
+
+    def random_target(self, size: Size) -> Tensor | None:
+        """The same for a decoder, (batch, decoder), its start token first; None without one."""
+        if not self.is_encoder_decoder:
+            return None
+        generator = torch.Generator().manual_seed(size.batch * 1000 + size.decoder + 500)
+        known = self._plain_ids[self._plain_ids < self._target_vocabulary]
+        picks = torch.randint(len(known), (size.batch, size.decoder), generator=generator)
+        ids = known[picks]
+        ids[:, 0] = self.decoder_start
+        return ids
 
     def other_id(self, token: int, number: int) -> int:
         """An ordinary id that is not this one: several, by number."""
@@ -125,6 +164,15 @@ class TokenFeed:
             longest -= 1
         lengths = {longest, longest - 1, longest - 4, longest // 3, 1}
         return sorted((n for n in lengths if n > 0), reverse=True)
+
+    def trial_target_lengths(self) -> list[int]:
+        """Those of the samples' targets: the first the longest too, else in another order."""
+        first, *others = self.trial_lengths()
+        return [first, *others[::-1]]
+
+
+def _as_tensors(batch: Batch) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(batch.ids), torch.from_numpy(batch.mask)
 
 
 def _named(forward: Any) -> list[str]:
@@ -156,6 +204,14 @@ def _vocabulary(model: Model) -> int:
         return stated
     tables = [m.num_embeddings for m in model.module.modules() if isinstance(m, nn.Embedding)]
     return max(tables, default=len(model.tokenizer) if model.tokenizer is not None else 2)
+
+
+def _target_vocabulary(module: nn.Module, size: int) -> int:
+    """The number of ids that a decoder embeds: the encoder's, unless the config says another."""
+    config = getattr(module, "config", None)
+    own = getattr(getattr(config, "decoder", None), "vocab_size", None)
+    stated = own or getattr(config, "decoder_vocab_size", None)
+    return min(size, stated) if isinstance(stated, int) else size
 
 
 def _plain_ids(model: Model, size: int) -> Tensor:

@@ -38,12 +38,14 @@ def hooked(
     a port holds no tensor, ``missing`` is told, or without it the error is raised.
     """
     handles = []
+    attention = getattr(getattr(root, "config", None), "_attn_implementation", None)
     try:
         for point, tap in taps.items():
             module = root.get_submodule(point.module)
-            hook = _pre_hook if point.side == "input" else _hook
-            reader = PortReader(point, module)
-            if point.side == "input":
+            before = point.event[0] == "input"
+            hook = _pre_hook if before else _hook
+            reader = PortReader(point, module, attention)
+            if before:
                 register: Any = module.register_forward_pre_hook
             else:
                 register = module.register_forward_hook

@@ -16,6 +16,8 @@ class Misaligned:
 
     reason: str
     local: bool = True  # whether a module around it may fare better
+    help: str | None = None
+    crossed: bool = False  # it follows the tokens of both streams
 
 
 @frozen
@@ -24,13 +26,20 @@ class Layout:
 
     ``batch`` and ``position`` are axis numbers. ``flat`` is the one axis that holds both. With
     neither ``batch`` nor ``flat`` the tensor is the same for every sample and is repeated. With
-    ``batch`` alone every sample is one row.
+    ``batch`` alone every sample is one row. ``stream`` is whose tokens the positions are: the
+    text's, or those of an encoder-decoder's target.
     """
 
     batch: int | None
     position: int | None
     flat: int | None
     axes: tuple[str, ...]  # names of the remaining axes, in order
+    stream: str = "text"  # or "target": its rows are the decoder's tokens
+
+    @property
+    def ragged(self) -> bool:
+        """Whether the last axis is the keys of an attention pattern, as many as the positions."""
+        return "key" in self.axes
 
     def rows(self, tensor: Tensor, batch: int, positions: int) -> Tensor:
         """The tensor as (batch * positions, *axes); a view wherever one exists."""
@@ -49,6 +58,8 @@ class Layout:
     def describe(self, shape: Sequence[int]) -> tuple[int | str, ...]:
         """A shape with the names of the axes that vary in place of their sizes."""
         names = {self.batch: "batch", self.position: "position", self.flat: "batch*position"}
+        if self.ragged:
+            names[len(shape) - 1] = "key"
         return tuple(names.get(axis, size) for axis, size in enumerate(shape))
 
 
@@ -58,19 +69,20 @@ def find_layout(
     """The layout of a tensor from its shapes in several runs and the sizes of their inputs."""
     if len({len(shape) for shape in shapes}) > 1:
         return Misaligned("its number of axes varies")
-    kinds = [_kind(sizes_of_axis, sizes) for sizes_of_axis in zip(*shapes, strict=True)]
+    kinds, stream = _kinds(shapes, sizes)
     batch = [i for i, kind in enumerate(kinds) if kind == "batch"]
     position = [i for i, kind in enumerate(kinds) if kind == "position"]
     flat = [i for i, kind in enumerate(kinds) if kind == "batch*position"]
     rest = [i for i, kind in enumerate(kinds) if kind == "constant"]
-    if "decoder" in kinds:
-        reason = "it follows the decoder's tokens, and sites of a decoder are not built yet"
-        return Misaligned(reason, local=False)
+    if stream is None:
+        reason = "one of its axes follows the text's tokens and one the target's"
+        return Misaligned(reason, local=False, crossed=True)
     if "other" in kinds:
         return Misaligned("one of its axes follows neither samples nor tokens")
     if len(position) > 1:
-        reason = "two of its axes follow the tokens (attention patterns are not built yet)"
-        return Misaligned(reason, local=False)
+        weights = kinds == ["batch", "constant", "position", "position"]
+        advice = "attention weights are read by the port `:pattern`" if weights else None
+        return Misaligned("two of its axes follow the tokens", local=False, help=advice)
     if len(batch) > 1:
         return Misaligned("two of its axes follow the samples")
     if flat and (batch or position or len(flat) > 1):
@@ -91,7 +103,33 @@ def find_layout(
         position[0] if position else None,
         flat[0] if flat else None,
         names,
+        stream,
     )
+
+
+def find_pattern_layout(
+    shapes: Sequence[tuple[int, ...]], sizes: Sequence[Size]
+) -> Layout | Misaligned:
+    """The layout of attention weights, (batch, head, query, key): rows are the queries."""
+    kinds, stream = _kinds(shapes, sizes)
+    if stream is None:
+        reason = "their queries are the target's tokens and their keys the text's"
+        return Misaligned(reason, crossed=True)
+    if kinds != ["batch", "constant", "position", "position"]:
+        return Misaligned("their axes are not (batch, head, query, key)")
+    return Layout(0, 2, None, ("head", "key"), stream)
+
+
+def _kinds(
+    shapes: Sequence[tuple[int, ...]], sizes: Sequence[Size]
+) -> tuple[list[str], str | None]:
+    """What each axis follows, and the stream whose tokens they are: None where it is both."""
+    kinds = [_kind(sizes_of_axis, sizes) for sizes_of_axis in zip(*shapes, strict=True)]
+    target = [kind.replace("target", "position") for kind in kinds]
+    if target == kinds:
+        return kinds, "text"
+    both = any("position" in kind for kind in kinds)
+    return (kinds, None) if both else (target, "target")
 
 
 def _kind(sizes_of_axis: tuple[int, ...], sizes: Sequence[Size]) -> str:
@@ -102,8 +140,8 @@ def _kind(sizes_of_axis: tuple[int, ...], sizes: Sequence[Size]) -> str:
         ("batch", [size.batch for size in sizes]),
         ("position", [size.positions for size in sizes]),
         ("batch*position", [size.batch * size.positions for size in sizes]),
-        ("decoder", [size.decoder for size in sizes]),
-        ("decoder", [size.batch * size.decoder for size in sizes]),
+        ("target", [size.decoder for size in sizes]),
+        ("batch*target", [size.batch * size.decoder for size in sizes]),
     ):
         if list(sizes_of_axis) == wanted:
             return kind

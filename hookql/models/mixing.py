@@ -70,6 +70,7 @@ def copies(lengths: Sequence[int], number: int) -> int:
 def judge(
     layout: Layout,
     lengths: Sequence[int],
+    repeats: Sequence[int],
     alone: Sequence[Tensor],
     padded: Tensor,
     twice: Tensor,
@@ -77,15 +78,18 @@ def judge(
 ) -> Mixing:
     """What one hook point's tensors say.
 
-    ``lengths``: the longest first; ``alone``: the first sample by itself, and each other one beside
-    as many copies of itself as make a batch about as large as ``padded``, for kernels round by the
-    size of their input; ``padded``: all in one batch, padded to the longest; ``twice``: the first
-    beside itself; ``beside``: the first beside another of its length.
+    ``lengths``: of the samples, in the stream that the layout follows, the first being the longest;
+    ``alone``: each sample beside as many copies of itself as ``repeats`` says, which make a batch
+    about as large as ``padded``, for kernels round by the size of their input; ``padded``: all in
+    one batch, padded to the longest; ``twice``: the first beside itself; ``beside``: the first
+    beside another of its length.
+
+    Of a pattern, keys in the padding must be 0 as if they were not there.
     """
     width = lengths[0]
     single = [
-        layout.rows(tensor, copies(lengths, number), length)[:length]
-        for number, (tensor, length) in enumerate(zip(alone, lengths, strict=True))
+        _as_wide(layout, layout.rows(tensor, copies, length)[:length], width)
+        for tensor, copies, length in zip(alone, repeats, lengths, strict=True)
     ]
     by = scale(torch.cat(single))
     first, dtype = single[0], alone[0].dtype
@@ -100,3 +104,9 @@ def judge(
         if differs(distance(mine, among, by), noise, dtype):
             return Mixing.PADDING
     return Mixing.NONE
+
+
+def _as_wide(layout: Layout, rows: Tensor, width: int) -> Tensor:
+    """Rows of a pattern with keys up to the width, those that were not there 0."""
+    missing = width - rows.shape[-1] if layout.ragged else 0
+    return torch.nn.functional.pad(rows, (0, missing)) if missing else rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -55,6 +56,18 @@ def _slice(numbers: Sequence[int]) -> str:
     if list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
         return f"{numbers[0]}:{numbers[-1] + 1}"
     return ",".join(map(str, numbers))
+
+
+def indices(numbers: list[int]) -> str:
+    """``[3]``, ``[0:12]``, ``[0:12:2]`` or ``[0,1,5]`` for ascending numbers."""
+    if len(numbers) == 1:
+        return f"[{numbers[0]}]"
+    steps = {b - a for a, b in itertools.pairwise(numbers)}
+    if steps == {1}:
+        return f"[{numbers[0]}:{numbers[-1] + 1}]"
+    if len(steps) == 1 and len(numbers) > 2:
+        return f"[{numbers[0]}:{numbers[-1] + 1}:{min(steps)}]"
+    return f"[{','.join(map(str, numbers))}]"
 
 
 def _is_index(step: str) -> bool:

@@ -7,9 +7,7 @@ names is one module, known by the first of them.
 
 from __future__ import annotations
 
-import fnmatch
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from attrs import evolve, frozen
 from torch import nn
@@ -17,15 +15,42 @@ from torch import nn
 from hookql.errors import Diagnostic, QueryError, Source
 from hookql.language import ast
 from hookql.models import path_errors as errors
+from hookql.models.canonical import token_embedding
+from hookql.models.classes import computes, glob, is_a
 from hookql.models.path_errors import Tree, Walk, children_of, numbered_children
+from hookql.models.ports import HookPoint
+from hookql.models.sites import chosen_layers, places
+from hookql.models.synonyms import synonym
+from hookql.models.views import View
 
 
 @frozen(eq=False)
 class Match:
-    """One module that a site selects: its full name ("" is the model itself) and that site."""
+    """One tensor that a site selects: the module's full name ("" is the model itself) and the port.
+
+    ``view`` is the piece of its rows that is meant, None for all of them. ``layer`` is the first
+    index of the path or the block of a canonical site, None where there is none. ``role`` is the
+    path without that index and with its port, or the canonical name. ``whole`` says that the match
+    is a module, whose `input` and `output` mean something beside each other.
+    """
 
     module: str
-    site: ast.PathSite | ast.ModelSite
+    site: ast.Site
+    point: HookPoint
+    view: View | None = None
+    layer: int | None = None
+    role: str = "model"
+    whole: bool = False
+
+    @classmethod
+    def of(cls, module: str, site: ast.PathSite | ast.ModelSite) -> Match:
+        """The match of a path, or of the model itself."""
+        point = HookPoint.of(module, site)
+        layer, role = layer_and_role(module)
+        role = role or "model"
+        named = role if point.port == "output" else f"{role}:{point.port}"
+        whole = isinstance(site, ast.PathSite) and site.port is None
+        return cls(module, site, point, None, layer, named, whole)
 
 
 def match_sites(
@@ -47,17 +72,12 @@ def match_sites(
     removed: list[tuple[ast.PathSite, list[nn.Module]]] = []
     for site in sites:
         if isinstance(site, ast.ModelSite):
-            picked.append(Match("", site))
-        elif isinstance(site, ast.CanonicalSite):
-            message = f"canonical sites (`@{site.name}`) are not built yet"
-            problems.append(Diagnostic("not-yet", message, site.span, source))
-        else:
-            try:
-                found = _computing(tree, _select(tree, site, source), site, source)
-            except QueryError as error:
-                problems += error.diagnostics
-            else:
-                picked += [Match(tree.name(module), site) for module in found]
+            picked.append(Match.of("", site))
+            continue
+        try:
+            picked += _matches(tree, site, source)
+        except QueryError as error:
+            problems += error.diagnostics
     for pattern in excepts:
         try:
             removed.append((pattern, _select(tree, pattern, source)))
@@ -68,6 +88,32 @@ def match_sites(
     if problems:
         raise QueryError(problems)
     return _ordered(tree, picked)
+
+
+def _matches(tree: Tree, site: ast.PathSite | ast.CanonicalSite, source: Source) -> list[Match]:
+    """The matches of one site. Raises QueryError where there are none."""
+    if isinstance(site, ast.PathSite):
+        meant = synonym(tree.root, site, source)
+        if meant is None:
+            found = _computing(tree, _select(tree, site, source), site, source)
+            return [Match.of(tree.name(module), site) for module in found]
+        embedding = token_embedding(tree.root) if meant.embedding else None
+        if embedding is not None:
+            return [Match.of(tree.name(embedding), site)]
+        canonical = meant.site
+    else:
+        canonical = site
+    return [
+        Match(place.point.module, site, place.point, place.view, place.layer, role, whole)
+        for place, whole in places(tree.root, canonical, source)
+        for role in [_role(canonical, place.point)]
+    ]
+
+
+def _role(site: ast.CanonicalSite, point: HookPoint) -> str:
+    """The bare canonical name, with the port where the query names another than the output."""
+    other = site.port is not None and point.port != "output"
+    return f"{site.name}:{point.port}" if other else site.name
 
 
 def layer_and_role(module_name: str) -> tuple[int | None, str]:
@@ -174,18 +220,11 @@ def _take(step: ast.Step, here: list[nn.Module]) -> list[nn.Module] | tuple[nn.M
 
 def _pick(numbered: dict[int, nn.Module], item: int | ast.Slice) -> list[nn.Module] | int | str:
     """The children an index or a slice names; else the index that is outside, or "empty"."""
-    length = max(numbered) + 1
-    if isinstance(item, int):
-        place = item + length if item < 0 else item
-        return [numbered[place]] if place in numbered else item
-    if item.start is not None and not -length <= item.start < length:
-        return item.start
-    if item.stop is not None and not -length <= item.stop <= length:
-        return item.stop
-    if item.step == 0:
-        return "empty"
-    places = range(*slice(item.start, item.stop, item.step).indices(length))
-    return [numbered[place] for place in places if place in numbered] or "empty"
+    chosen = chosen_layers(item, max(numbered) + 1)
+    if isinstance(chosen, int):
+        return chosen
+    found = [numbered[place] for place in chosen if place in numbered]
+    return found or (item if isinstance(item, int) else "empty")
 
 
 def _first_idle_choice(tree: Tree, walk: Walk, path: ast.Path) -> Walk | None:
@@ -210,32 +249,6 @@ def _first_idle_choice(tree: Tree, walk: Walk, path: ast.Path) -> Walk | None:
 # --- filters --------------------------------------------------------------------------------------
 
 
-def is_a(module: nn.Module, isa: str) -> bool:
-    """Whether the module's class or a base class has that name; ``linear`` is any affine map."""
-    if isa == "linear":
-        return _is_affine(module)
-    fits = glob([isa])
-    return any(fits(cls.__name__) for cls in type(module).__mro__)
-
-
-def _is_affine(module: nn.Module) -> bool:
-    """nn.Linear, transformers' Conv1D, and quantised kinds, known by name and by their widths."""
-    if isinstance(module, nn.Linear):
-        return True
-    names = [cls.__name__ for cls in type(module).__mro__]
-    if "Conv1D" in names:
-        return hasattr(module, "nf")
-    widths = hasattr(module, "in_features") and hasattr(module, "out_features")
-    widths = widths or (hasattr(module, "infeatures") and hasattr(module, "outfeatures"))
-    return widths and any("linear" in name.lower() for name in names)
-
-
-def glob(patterns: Iterable[str]) -> Callable[[str], bool]:
-    """Whether a name matches one of the patterns, whose only wildcards are ``*`` and ``?``."""
-    regex = re.compile("|".join(fnmatch.translate(p.replace("[", "[[]")) for p in patterns))
-    return lambda name: regex.match(name) is not None
-
-
 def _computing(
     tree: Tree, found: list[nn.Module], site: ast.PathSite, source: Source
 ) -> list[nn.Module]:
@@ -244,11 +257,6 @@ def _computing(
     if not kept:
         raise QueryError(errors.never_called(tree, found[0], site, source))
     return kept
-
-
-def computes(module: nn.Module) -> bool:
-    """Whether the module has a forward of its own: `nn.ModuleList` and its kin have none."""
-    return "forward" in vars(module) or type(module).forward is not nn.Module.forward
 
 
 def _subtract(
@@ -273,22 +281,17 @@ def _subtract(
 
 def _excepted(match: Match, pattern: ast.PathSite, names: set[str]) -> bool:
     """Whether an ``except`` takes a match away: any port of the module, or the one it names."""
-    same_port = pattern.port is None or _port(pattern) == _port(match.site)
-    return isinstance(match.site, ast.PathSite) and match.module in names and same_port
+    point = HookPoint.of(match.module, pattern)
+    same_port = pattern.port is None or point == match.point
+    return not isinstance(match.site, ast.ModelSite) and match.module in names and same_port
 
 
 def _ordered(tree: Tree, picked: list[Match]) -> list[Match]:
     """In the order of `named_modules`, each module and port once, for the first site to name it."""
-    once: dict[tuple[str, object], Match] = {}
+    once: dict[tuple[HookPoint, View | None, str], Match] = {}
     for match in picked:
-        once.setdefault((match.module, _port(match.site)), match)
+        once.setdefault((match.point, match.view, match.role), match)
     return sorted(once.values(), key=lambda match: tree.place(match.module))
-
-
-def _port(site: ast.PathSite | ast.ModelSite) -> object:
-    if isinstance(site, ast.ModelSite):
-        return site.end
-    return ("output", None) if site.port is None else (site.port.name, site.port.element)
 
 
 def _is_index(name: str) -> bool:

@@ -23,8 +23,13 @@ class HookPoint:
     """One module and one port of it, bound: what is read, once, however many captures need it."""
 
     module: str
-    side: str  # "input" or "output"
+    side: str  # "input", "output", or "pattern": the attention weights in the output
     element: int | str | None = None
+
+    @property
+    def event(self) -> tuple[str, str]:
+        """("input" | "output", module): what of the forward pass has to happen for it."""
+        return ("input" if self.side == "input" else "output", self.module)
 
     @classmethod
     def of(cls, module: str, site: ast.Site) -> HookPoint:
@@ -54,9 +59,11 @@ class PortReader:
     ``:input`` is the hidden state however a family orders its keywords.
     """
 
-    def __init__(self, point: HookPoint, module: nn.Module) -> None:
+    def __init__(self, point: HookPoint, module: nn.Module, attention: str | None = None) -> None:
+        """``attention``: the implementation in use, which says why there may be no weights."""
         self.point = point
         self._class = type(module).__name__
+        self._attention = attention
         self._parameters = [
             p.name
             for p in inspect.signature(module.forward).parameters.values()
@@ -91,7 +98,11 @@ class PortReader:
         element = self.point.element
         items = _items(output)
         value: Any = None
-        if element is None:
+        if self.point.side == "pattern":
+            value = _weights(items, self._attention in (None, "eager"))
+            if value is None:
+                raise self._no_pattern(items)
+        elif element is None:
             value = next((v for _, v in items if isinstance(v, Tensor)), None)
         elif isinstance(element, int):
             value = items[element][1] if element < len(items) else None
@@ -112,9 +123,38 @@ class PortReader:
         notes = [f"{point.module or 'the model'} {what} {listing(present) or 'nothing'}"]
         advice = None
         if point.element == 1 and any(p.endswith(": None") for p in present):
-            advice = "attention weights are not built yet"
+            advice = f"attention weights are `{point.module}:pattern`"
         message = f"`{point}` ({self._class}) is not a tensor in this model's forward pass"
         return ModelError(Diagnostic("no-tensor", message, help=advice, notes=tuple(notes)))
+
+    def _no_pattern(self, items: Sequence[tuple[str, Any]]) -> ModelError:
+        present = [f"{name}: {_kind(v)}" for name, v in items]
+        hidden = any(v is None for _, v in items)
+        return ModelError(no_pattern(self.point, self._class, self._attention, hidden, present))
+
+
+def no_pattern(
+    point: HookPoint, kind: str, attention: str | None, hidden: bool, present: Sequence[str]
+) -> Diagnostic:
+    """Why a module's output has no attention weights; ``hidden`` where it is an attention's."""
+    message = f"`{point.module or 'the model'}` ({kind}) returns no attention weights"
+    notes = (f"it returned {listing(present) or 'nothing'}",)
+    if attention in (None, "eager") or not (hidden or "attention" in kind.lower()):
+        return Diagnostic("no-pattern", message, notes=notes)
+    advice = "run with --attn eager (from Python attn='eager')"
+    return Diagnostic("no-pattern", f"{message} under `{attention}`", help=advice, notes=notes)
+
+
+def _weights(items: Sequence[tuple[str, Any]], shown: bool) -> Tensor | None:
+    """The last tensor of four axes: some families return a position bias before the weights.
+
+    Where the implementation does not show weights, None stands in their place at the end.
+    """
+    if not shown and items and items[-1][1] is None:
+        return None
+    fitting = [v for _, v in items if isinstance(v, Tensor) and v.ndim == 4]
+    fitting = [v for v in fitting if v.is_floating_point()]
+    return fitting[-1] if fitting else None
 
 
 def _items(output: Any) -> list[tuple[str, Any]]:

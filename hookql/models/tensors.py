@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from attrs import evolve
 from torch import Tensor, nn
 
 from hookql.data.batches import Batch
@@ -30,6 +31,7 @@ class TensorFeed:
     """
 
     tokens = False
+    has_target = False
 
     def __init__(self, model: Model, inputs: Mapping[str, Any], limit: int | None = None) -> None:
         _check(model, inputs)
@@ -49,7 +51,8 @@ class TensorFeed:
         for start in range(0, self.samples, rows):
             stop = min(self.samples, start + rows)
             sliced = {n: v[start:stop] if _sliced(v) else v for n, v in self._inputs.items()}
-            yield _tokenless(stop - start, positions, start), self._to_device(sliced)
+            batch = _tokenless(stop - start, positions, start)
+            yield evolve(batch, complete=stop), self._to_device(sliced)
 
     def sizes(self) -> list[Size]:
         """The number of positions here is the step that inputs are resized by; see `measure`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 
 from attrs import evolve, field, frozen
@@ -10,9 +9,12 @@ from torch import nn
 
 from hookql.errors import Diagnostic, QueryError, Source, Span
 from hookql.language import ast
+from hookql.models.classes import computes
 from hookql.models.load import Model
+from hookql.models.names import indices
 from hookql.models.path_errors import children_of
-from hookql.models.paths import computes, match_sites
+from hookql.models.paths import match_sites
+from hookql.models.site_lines import site_lines
 
 _WIDTH = 100
 _PREFIX = "capture count from "
@@ -33,7 +35,8 @@ def render_modules(model: Model, pattern: str | None = None) -> str:
     """The modules with their classes and weights, equal layers folded into one line.
 
     ``pattern`` is what can stand after ``from`` (``h[0].**``, ``** isa Linear except lm_head``)
-    and leaves only what it matches. The text has at most 100 columns and ends with a newline.
+    and leaves only what it matches. Canonical names stand below, each beside its real path. The
+    text has at most 100 columns and ends with a newline.
 
     Raises:
         QueryError: a pattern that is wrong or does not fit the model.
@@ -43,7 +46,9 @@ def render_modules(model: Model, pattern: str | None = None) -> str:
     lines = list(_Fold(root, picked).lines(root, "", "", 0))
     if picked is not None:
         lines = [evolve(line, depth=0) for line in lines]
-    return "\n".join([_header(model), "", *_layout(lines)]) + "\n"
+    text = "\n".join([_header(model), "", *_layout(lines)]) + "\n"
+    names = "\n".join(site_lines(root, picked, _WIDTH))
+    return f"{text}\n{names}\n" if names else text
 
 
 def _header(model: Model) -> str:
@@ -146,7 +151,7 @@ class _Fold:
                 continue
             group = next(g for g in groups.values() if int(child_name) in g)
             done.update(map(str, group))
-            label = _indices(group)
+            label = indices(group)
             below = "[*]" if 1 < len(group) == len(numbered) else label
             yield child_name, label, below, child, len(group)
 
@@ -175,18 +180,6 @@ class _Fold:
             tied = "" if owner == f"{name}.{key}" else f" = {owner}"
             texts.append(f"{key} {shape}{tied}")
         return ", ".join(texts[:4]) + (f", … ({len(texts) - 4} more)" if len(texts) > 4 else "")
-
-
-def _indices(numbers: list[int]) -> str:
-    """``[3]``, ``[0:12]``, ``[0:12:2]`` or ``[0,1,5]`` for ascending numbers."""
-    if len(numbers) == 1:
-        return f"[{numbers[0]}]"
-    steps = {b - a for a, b in itertools.pairwise(numbers)}
-    if steps == {1}:
-        return f"[{numbers[0]}:{numbers[-1] + 1}]"
-    if len(steps) == 1 and len(numbers) > 2:
-        return f"[{numbers[0]}:{numbers[-1] + 1}:{min(steps)}]"
-    return f"[{','.join(map(str, numbers))}]"
 
 
 def _layout(lines: list[_Line]) -> Iterator[str]:

@@ -18,26 +18,30 @@ Extent: TypeAlias = Callable[[Batch], npt.NDArray[np.int64]]
 
 
 @frozen
-class Column:
+class TokenColumn:
     """A column: its name, what its values are, how they are read from a batch.
 
     ``extent`` (B, 1) is what ``last`` and negative numbers count from the end of, where they may.
+    A ``signal`` is there only once the model has run.
     """
 
     name: str
     kind: Kind
     read: Read
     extent: Extent | None = None
+    signal: bool = False
 
 
-COLUMNS: dict[str, Column] = {}
+COLUMNS: dict[str, TokenColumn] = {}
 
 
-def column(kind: Kind, extent: Extent | None = None) -> Callable[[Read], Read]:
+def column(
+    kind: Kind, extent: Extent | None = None, signal: bool = False
+) -> Callable[[Read], Read]:
     """Register the function below as the column of its name."""
 
     def register(read: Read) -> Read:
-        COLUMNS[read.__name__] = Column(read.__name__, kind, read, extent)
+        COLUMNS[read.__name__] = TokenColumn(read.__name__, kind, read, extent, signal)
         return read
 
     return register
@@ -113,6 +117,51 @@ def next(batch: Batch) -> Values:
     return Values(ids, defined)
 
 
+@column("number")
+def chunk(batch: Batch) -> Values:
+    """The number of the token's context among those of its sample, from 0."""
+    return everywhere(batch.chunk)
+
+
+@column("number")
+def offset(batch: Batch) -> Values:
+    """How many tokens of the token's sample, special ones aside, lie in earlier contexts."""
+    return everywhere(batch.offset)
+
+
+# --- of the model's own prediction; logarithms are natural --------------------------------------
+
+
+@column("number", signal=True)
+def surprisal(batch: Batch) -> Values:
+    """-log p of the token given those before it in the context; undefined at the first."""
+    return batch.signals["surprisal"]
+
+
+@column("number", signal=True)
+def loss(batch: Batch) -> Values:
+    """-log p of the next token; undefined at the last."""
+    return batch.signals["loss"]
+
+
+@column("number", signal=True)
+def prob(batch: Batch) -> Values:
+    """The probability of the next token; undefined at the last."""
+    return batch.signals["prob"]
+
+
+@column("number", signal=True)
+def rank(batch: Batch) -> Values:
+    """How many tokens the model holds likelier than the next one; undefined at the last."""
+    return batch.signals["rank"]
+
+
+@column("number", signal=True)
+def entropy(batch: Batch) -> Values:
+    """The entropy of the distribution of the next token."""
+    return batch.signals["entropy"]
+
+
 # --- random(rate, seed) -------------------------------------------------------------------------
 
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -123,10 +172,9 @@ def random(batch: Batch, rate: float, seed: int) -> Values:
 
     The same tokens whatever the batches, the order or the machine.
     """
-    chunk = np.array([[context.chunk] for context in batch.contexts], dtype=np.int64)
     place = np.arange(batch.ids.shape[1], dtype=np.int64)[np.newaxis]
     state = _mix(np.full((1, 1), seed % 2**64, np.uint64))
-    for part in (batch.sample, chunk, place):
+    for part in (batch.sample, batch.chunk, place):
         state = _mix(state ^ part.astype(np.uint64))
     # The upper 53 bits, as the fraction of a double.
     uniform = (state >> np.uint64(11)).astype(np.float64) * 2.0**-53

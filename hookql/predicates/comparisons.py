@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import pairwise
 
-import attrs
 import numpy as np
 import numpy.typing as npt
 
@@ -15,14 +14,16 @@ from hookql.data.samples import Sample
 from hookql.language import ast
 from hookql.predicates import rows
 from hookql.predicates.columns import COLUMNS, Extent
-from hookql.predicates.operands import Operands, Read, constant, constant_number
+from hookql.predicates.operands import Read
+from hookql.predicates.searches import Searches
+from hookql.predicates.trees import columns_in, constant, constant_number, spanning
 from hookql.predicates.values import Values, conjoin, disjoin, everywhere, negate
 
 _MIRRORED = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _NUMBERS = ("number", "id")
 
 
-class Comparisons(Operands):
+class Comparisons(Searches):
     """Compiles a whole predicate."""
 
     def predicate(self, node: ast.Expression) -> Read:
@@ -46,7 +47,16 @@ class Comparisons(Operands):
                 return self._member(node)
             case ast.Match():
                 return self.match(node)
+            case ast.Within():
+                return self.within(node)
         return self.atom(node)
+
+    def numeric(self, node: ast.Expression, end: Extent | None = None) -> Read:
+        """A number at each token; a truth value counts as 0 and 1."""
+        if self.kind(node) == "bool":
+            read = self.predicate(node)
+            return lambda batch: _as_number(read(batch))
+        return super().numeric(node, end)
 
     def pair(self, left: ast.Expression, op: str, right: ast.Expression) -> Read:
         """One comparison of two operands."""
@@ -73,7 +83,7 @@ class Comparisons(Operands):
         return self.wrong(
             "wrong-kind",
             f"{_NAMES[kinds[0]]} cannot be compared with {_NAMES[kinds[1]]}",
-            _spanning(left, right),
+            spanning(left, right),
         )
 
     def _is_none(self, left: ast.Expression, op: str, right: ast.Expression) -> Read:
@@ -105,7 +115,7 @@ class Comparisons(Operands):
     def _is_token(self, left: ast.Expression, op: str, right: ast.Expression) -> Read:
         """An id column against a text or a role."""
         if op not in ("==", "!="):
-            return self.wrong("wrong-kind", "a token's text has no order", _spanning(left, right))
+            return self.wrong("wrong-kind", "a token's text has no order", spanning(left, right))
         return _is_in(self.numeric(left), self._ids(right), negated=op == "!=")
 
     def _ids(self, node: ast.Expression) -> npt.NDArray[np.int64]:
@@ -171,7 +181,7 @@ class Comparisons(Operands):
 
     def _compare_truth(self, left: ast.Expression, op: str, right: ast.Expression) -> Read:
         if op not in ("==", "!="):
-            return self.wrong("wrong-kind", "true and false have no order", _spanning(left, right))
+            return self.wrong("wrong-kind", "true and false have no order", spanning(left, right))
         return _compared(self.predicate(left), op, self.predicate(right))
 
     def _compare_numbers(self, left: ast.Expression, op: str, right: ast.Expression) -> Read:
@@ -226,10 +236,8 @@ def _rank(kind: str) -> int:
     return _ORDER.index(kind)
 
 
-def _spanning(left: ast.Expression, right: ast.Expression) -> ast.Expression:
-    """The left operand with a span from its start to the right one's end, either way round."""
-    first, last = sorted((left.span, right.span), key=lambda span: span.start)
-    return attrs.evolve(left, span=attrs.evolve(first, end=max(first.end, last.end)))
+def _as_number(truth: Values) -> Values:
+    return Values(truth.value.astype(np.float64), truth.defined)
 
 
 def _is_in(read: Read, ids: npt.NDArray[np.int64], negated: bool = False) -> Read:
@@ -253,18 +261,6 @@ def _compared(left: Read, op: str, right: Read) -> Read:
 
 def _extent(nodes: Iterable[ast.Expression]) -> Extent | None:
     """What ``last`` counts in a comparison: the one position that stands in it."""
-    found = {name: COLUMNS[name].extent for node in nodes for name in _names(node)}
+    found = {name: COLUMNS[name].extent for node in nodes for name in columns_in(node)}
     extents = [extent for extent in found.values() if extent is not None]
     return extents[0] if len(extents) == 1 else None
-
-
-def _names(node: ast.Expression) -> Iterable[str]:
-    """The columns in an arithmetic operand."""
-    match node:
-        case ast.Name(name) if name in COLUMNS:
-            yield name
-        case ast.Unary(_, operand):
-            yield from _names(operand)
-        case ast.Binary(_, left, right):
-            yield from _names(left)
-            yield from _names(right)

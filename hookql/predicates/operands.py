@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection
 from functools import partial
 from typing import TypeAlias
@@ -10,18 +9,19 @@ from typing import TypeAlias
 import numpy as np
 
 from hookql.data.batches import Batch
-from hookql.data.samples import Sample
-from hookql.errors import Diagnostic, QueryError, Source, did_you_mean, listing
+from hookql.errors import Diagnostic, Source, did_you_mean, listing
 from hookql.language import ast
+from hookql.language.values import mentions_values, needs_text, signals_in
 from hookql.predicates import rows
 from hookql.predicates.columns import COLUMNS, Extent, random
+from hookql.predicates.functions import FUNCTIONS, TESTS
+from hookql.predicates.trees import CONSTANTS, constant_number, is_truth
 from hookql.predicates.values import Values, everywhere
-from hookql.predicates.vocabulary import PATIENCE, ROLES, Vocabulary, compile_regex, search
+from hookql.predicates.vocabulary import ROLES, Vocabulary
 
 Read: TypeAlias = Callable[[Batch], Values]
 ALL_ROLES = (*ROLES, "pad")
-_CONSTANTS = {"true": True, "false": False}
-_NEVER = everywhere(False)
+NEVER = everywhere(False)
 
 
 class Operands:
@@ -34,6 +34,10 @@ class Operands:
         self.source = source
         self.columns = columns
         self.diagnostics: list[Diagnostic] = []
+        # What a batch must bring beside its tokens.
+        self.signals: set[str] = set()
+        self.values: dict[ast.Expression, None] = {}
+        self.text = False
 
     def wrong(
         self,
@@ -45,12 +49,18 @@ class Operands:
     ) -> Read:
         """Note an error, and stand in for what could not be compiled."""
         self.diagnostics.append(Diagnostic(code, message, node.span, self.source, help, notes))
-        return lambda batch: _NEVER
+        return lambda batch: NEVER
 
     def kind(self, node: ast.Expression) -> str:
         """id, number, bool, row, text, role, none, or other."""
         match node:
+            case ast.Call() | ast.Subscript() if is_truth(node):
+                return "bool"
             case ast.Number() | ast.Unary() | ast.Binary() | ast.Name("last"):
+                return "number"
+            case ast.Name() | ast.Call() | ast.Subscript() if mentions_values(node):
+                return "number"
+            case ast.Call(name) if name in FUNCTIONS:
                 return "number"
             case ast.String():
                 return "text"
@@ -64,7 +74,9 @@ class Operands:
                 return "role"
             case ast.Name("true" | "false") | ast.Call("random"):
                 return "bool"
-            case ast.And() | ast.Or() | ast.Not() | ast.Compare() | ast.Membership() | ast.Match():
+            case ast.And() | ast.Or() | ast.Not() | ast.Compare() | ast.Membership():
+                return "bool"
+            case ast.Match() | ast.Within():
                 return "bool"
         return "other"
 
@@ -72,13 +84,17 @@ class Operands:
         """A truth value that is no logic and no comparison."""
         match node:
             case ast.Name("true" | "false" as name):
-                constant = everywhere(_CONSTANTS[name])
+                constant = everywhere(CONSTANTS[name])
                 return lambda batch: constant
             case ast.Name(name) if name in COLUMNS and COLUMNS[name].kind == "bool":
-                return COLUMNS[name].read
+                return self.column(name)
             case ast.Row():
                 place = self.place(node)
                 return lambda batch: rows.truths(batch, partial(rows.boolean, place=place))
+            case ast.Call() | ast.Subscript() if is_truth(node) and mentions_values(node):
+                return _nonzero(self.leaf(node))
+            case ast.Call(name) if name in TESTS:
+                return self.function(node)
             case ast.Call("random"):
                 return self._random(node)
         return self.unusable(node, "a predicate")
@@ -96,15 +112,57 @@ class Operands:
                     )
                 return lambda batch: everywhere(end(batch) - 1)
             case ast.Name(name) if name in COLUMNS and COLUMNS[name].kind != "bool":
-                return COLUMNS[name].read
+                return self.column(name)
+            case ast.Name() | ast.Call() | ast.Subscript() if mentions_values(node):
+                return self.leaf(node)
+            case ast.Call(name) if name in FUNCTIONS:
+                return self.function(node)
             case ast.Row():
                 place = self.place(node)
                 return lambda batch: rows.numbers(batch, partial(rows.number, place=place))
             case ast.Unary("-", operand):
-                return _arithmetic("-", self.numeric(ast.Number(0)), self.numeric(operand, end))
+                return _arithmetic("-", self.numeric(ast.Number(0)), self._term(operand, end))
             case ast.Binary(op, left, right):
-                return _arithmetic(op, self.numeric(left, end), self.numeric(right, end))
+                return _arithmetic(op, self._term(left, end), self._term(right, end))
         return self.unusable(node, "a number")
+
+    def column(self, name: str) -> Read:
+        """A column of the token by its name; notes the signals among them."""
+        if COLUMNS[name].signal:
+            self.signals.add(name)
+        return COLUMNS[name].read
+
+    def leaf(self, node: ast.Expression) -> Read:
+        """One number of the module at each token: whoever runs the model puts it in the batch."""
+        self.values.setdefault(node)
+        self.signals |= signals_in(node)
+        self.text = self.text or needs_text(node)
+        return lambda batch: batch.values[node]
+
+    def function(self, node: ast.Call) -> Read:
+        """A function of one number, number by number."""
+        apply = FUNCTIONS[node.function]
+        value, *others = [argument.value for argument in node.arguments] or [node]
+        bounds = [constant_number(other) for other in others]
+        if len(bounds) != (2 if node.function == "clip" else 0) or None in bounds or value is node:
+            return self.wrong("bad-argument", f"`{node.function}` is not called so", node)
+        read = self._term(value)
+
+        def number(batch: Batch) -> Values:
+            values = read(batch)
+            with np.errstate(all="ignore"):
+                return Values(apply(values.value.astype(np.float64), *bounds), values.defined)
+
+        return number
+
+    def amount(self, node: ast.Row) -> Read:
+        """The number of each token's sample in a column of the data, a boolean as 0 or 1."""
+        place = self.place(node)
+        return lambda batch: rows.numbers(batch, partial(rows.amount, place=place))
+
+    def _term(self, node: ast.Expression, end: Extent | None = None) -> Read:
+        """What is reckoned with: a number, or a truth value as 0 or 1."""
+        return self.amount(node) if isinstance(node, ast.Row) else self.numeric(node, end)
 
     def place(self, node: ast.Row) -> rows.Place:
         """Where a column of the data is asked for; notes an error where the data has none such."""
@@ -119,31 +177,6 @@ class Operands:
                 else ("what is run has no columns",),
             )
         return rows.Place(node.column, self.source, node.span)
-
-    def match(self, node: ast.Match) -> Read:
-        """``token ~ /re/`` by a table over the vocabulary, ``row.NAME ~ /re/`` sample by sample."""
-        pattern, span = node.regex.pattern, node.regex.span
-        kind = self.kind(node.value)
-        if kind not in ("id", "row"):
-            return self.unusable(node.value, "text to match")
-        try:
-            if isinstance(node.value, ast.Row):
-                return self._match_row(node.value, node.regex)
-            if self.vocabulary.tokenizer is None:
-                return self.needs_tokenizer(node.regex, "a pattern")
-            table = self.vocabulary.matching(pattern, self.source, span)
-        except QueryError as error:
-            self.diagnostics.extend(error.diagnostics)
-            return lambda batch: _NEVER
-        assert isinstance(node.value, ast.Name)
-        read = COLUMNS[node.value.id].read
-
-        def look_up(batch: Batch) -> Values:
-            ids = read(batch)
-            known = (ids.value >= 0) & (ids.value < len(table))
-            return Values(table[np.where(known, ids.value, 0)] & known, ids.defined)
-
-        return look_up
 
     def needs_tokenizer(self, node: ast.Expression, what: str) -> Read:
         return self.wrong(
@@ -164,22 +197,9 @@ class Operands:
                     did_you_mean(name, COLUMNS),
                     (f"columns: {listing(tuple(COLUMNS))}, row.NAME",),
                 )
-            case ast.Within() | ast.Subscript() | ast.Call():
-                return self.wrong("not-yet", "this is not built yet in a predicate", node)
+            case ast.Subscript() | ast.Call():
+                return self.wrong("wrong-kind", "a token has no axis for this", node)
         return self.wrong("wrong-kind", f"this is not {wanted}", node)
-
-    def _match_row(self, node: ast.Row, pattern: ast.Regex) -> Read:
-        place = self.place(node)
-        compiled = compile_regex(pattern.pattern, self.source, pattern.span)
-
-        def find(sample: Sample) -> bool | None:
-            text = rows.text(sample, place)
-            if text is None:
-                return None
-            deadline = time.monotonic() + PATIENCE
-            return search(compiled, text, deadline, self.source, pattern.span)
-
-        return lambda batch: rows.truths(batch, find)
 
     def _random(self, node: ast.Call) -> Read:
         """``random(rate, seed=0)`` with constant arguments."""
@@ -198,24 +218,14 @@ class Operands:
         return lambda batch: random(batch, float(rate), seed)
 
 
-def constant_number(node: ast.Expression) -> int | float | None:
-    """The number that a literal, perhaps negative, writes out; None for anything else."""
-    match node:
-        case ast.Number(value):
-            return value
-        case ast.Unary("-", ast.Number(value)):
-            return -value
-    return None
+def _nonzero(read: Read) -> Read:
+    """A truth value that comes as 0 or 1."""
 
+    def truth(batch: Batch) -> Values:
+        values = read(batch)
+        return Values(values.value != 0, values.defined)
 
-def constant(node: ast.Expression) -> object:
-    """The number, text or boolean that a literal writes out; None for anything else."""
-    match node:
-        case ast.String(text):
-            return text
-        case ast.Name("true" | "false" as name):
-            return _CONSTANTS[name]
-    return constant_number(node)
+    return truth
 
 
 _ARITHMETIC = {

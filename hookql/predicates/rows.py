@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping
@@ -93,6 +94,14 @@ def number(sample: Sample, place: Place) -> int | float | None:
     raise _mixed(sample, place, "is no number")
 
 
+def amount(sample: Sample, place: Place) -> int | float | None:
+    """The sample's number in a column, a boolean as 0 or 1; `DataError` as `number`."""
+    value = present(sample, place.column)
+    if isinstance(value, bool) or (isinstance(value, Field) and value.strip().lower() in _BOOLEANS):
+        return int(bool(boolean(sample, place)))
+    return number(sample, place)
+
+
 def boolean(sample: Sample, place: Place) -> bool | None:
     """The sample's boolean in a column, None where it has none; `DataError` as `number`."""
     value = present(sample, place.column)
@@ -152,6 +161,30 @@ def _as_number(field: Field) -> int | float | Field:
         return field
     whole = match[2] is None and len(field) < 400
     return int(field) if whole else float(field)
+
+
+def key(sample: Sample, place: Place) -> tuple[object, str]:
+    """The sample's value in a column as the key of a group, and what type that is.
+
+    A CSV field is a text. A NaN is always the same object, so that all are one key.
+
+    Raises:
+        DataError: for a value that is no number, text or boolean, or a whole number too large.
+    """
+    value = present(sample, place.column)
+    kind = _type(value)
+    if kind is None:
+        raise _mixed(sample, place, "is no key of a group")
+    if isinstance(value, int) and not -_INT64 <= value < _INT64:
+        raise _mixed(sample, place, "is too large for the key of a group")
+    if isinstance(value, str):
+        return str(value), kind
+    return math.nan if value != value else value, kind
+
+
+def other_type(sample: Sample, place: Place, before: str) -> DataError:
+    """The error for a key of another type than those before it."""
+    return _mixed(sample, place, f"cannot be a key beside {before}")
 
 
 def _type(value: object) -> str | None:

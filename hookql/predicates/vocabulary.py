@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import regex
 
-from hookql.errors import Diagnostic, QueryError, Source, Span
+from hookql.errors import Source, Span
+from hookql.language import ast
+from hookql.predicates.patterns import PATIENCE, compile_regex, search
+from hookql.predicates.within import Matches
 
 # The roles that compare ids; `pad` is a fact of the mask and no id at all.
 ROLES = ("bos", "eos", "unk", "cls", "sep", "mask")
-# Seconds that one pattern may take over the whole vocabulary, or over one text of the data.
-PATIENCE = 10.0
 _ANCHORS = ("a", "Ġa", "▁a", "A", "0", "1", ".", "the", "x")
 
 
@@ -31,6 +31,7 @@ class Vocabulary:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self._tables: dict[str, npt.NDArray[np.bool_]] = {}
+        self._matches: dict[ast.String | ast.Regex, Matches] = {}
 
     @cached_property
     def size(self) -> int | None:
@@ -84,6 +85,16 @@ class Vocabulary:
             self._tables[pattern] = np.array(found, dtype=np.bool_)
         return self._tables[pattern]
 
+    def matches(self, pattern: ast.String | ast.Regex, source: Source | None = None) -> Matches:
+        """Where a text or a pattern stands in samples: one finder, whoever looks for the same.
+
+        Raises:
+            QueryError: for a bad pattern.
+        """
+        if pattern not in self._matches:
+            self._matches[pattern] = Matches(pattern, source)
+        return self._matches[pattern]
+
     @cached_property
     def _exact(self) -> dict[str, list[int]]:
         return _index(self.texts)
@@ -91,58 +102,6 @@ class Vocabulary:
     @cached_property
     def _stripped(self) -> dict[str, list[int]]:
         return _index([text.strip() for text in self.texts])
-
-
-def compile_regex(
-    pattern: str, source: Source | None = None, span: Span | None = None
-) -> regex.Pattern[str]:
-    """The compiled pattern.
-
-    Raises:
-        QueryError: saying why and at which character it is no pattern.
-    """
-    try:
-        return regex.compile(pattern)
-    except (regex.error, RecursionError, OverflowError, ValueError) as error:
-        at = getattr(error, "pos", None)
-        why = getattr(error, "msg", None) or str(error) or "nested too deeply"
-        where = "" if at is None else f", at character {at} of the pattern"
-        if at is not None and span is not None and span.end - span.start == len(pattern) + 2:
-            # The pattern stands in the source as it is: point into it.
-            start = min(span.start + 1 + at, span.end - 1)
-            span = Span(start, start + 1)
-        raise QueryError(
-            Diagnostic("bad-regex", f"this is no pattern: {why}{where}", span, source)
-        ) from None
-
-
-def search(
-    compiled: regex.Pattern[str],
-    text: str,
-    deadline: float,
-    source: Source | None = None,
-    span: Span | None = None,
-) -> bool:
-    """Whether the text has a match, found before the deadline (of ``time.monotonic``).
-
-    Raises:
-        QueryError: where it takes longer.
-    """
-    left = deadline - time.monotonic()
-    try:
-        if left <= 0:
-            raise TimeoutError
-        return compiled.search(text, timeout=left) is not None
-    except TimeoutError:
-        raise QueryError(
-            Diagnostic(
-                "regex-too-slow",
-                f"this pattern takes longer than {PATIENCE:g} seconds",
-                span,
-                source,
-                help="a repetition within a repetition, as in `(a+)+`, is what takes long",
-            )
-        ) from None
 
 
 def _index(texts: list[str]) -> dict[str, list[int]]:

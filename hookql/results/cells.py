@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import xarray
 from attrs import frozen
+
+from hookql.results.terminal import text_width
 
 Array = np.ndarray[Any, Any]
 # Each layer's many numbers as one that stands for them, and what that one is called.
@@ -21,65 +23,84 @@ STANDS_FOR: dict[str, tuple[str, Callable[[Array], float]]] = {
 MEDIAN = ("median of", lambda x: float(np.median(x)))
 BAR = 8  # cells
 EIGHTHS = " ▏▎▍▌▋▊▉█"
+STAR = "*"
+WORDS = {"prev": "previous token", "next": "next token", "top": "rank"}
 
 
 @frozen
 class Column:
-    """A column of a table: three lines of heading, one text a row, and which side it leans to."""
+    """A column of a table: three lines of heading, one text a row, and which side it leans to.
+
+    ``starred`` and ``barred`` say whether it needs the legend's words on stars and bars.
+    """
 
     heading: tuple[str, str, str]
     cells: tuple[str, ...]
     left: bool = False
+    starred: bool = False
+    barred: bool = False
 
     @property
     def width(self) -> int:
-        """How many characters it takes."""
-        return max(map(len, (*self.heading, *self.cells)))
+        """How many columns of the terminal it takes."""
+        return max(map(text_width, (*self.heading, *self.cells)))
 
     def lines(self) -> list[str]:
         """Heading and cells, padded to one width."""
-        pad = str.ljust if self.left else str.rjust
-        return [
-            *(pad(line, self.width) for line in self.heading),
-            *(pad(cell, self.width) for cell in self.cells),
-        ]
+        width = self.width
+        texts = (*self.heading, *self.cells)
+        spaces = [" " * (width - text_width(text)) for text in texts]
+        pairs = zip(texts, spaces, strict=True)
+        return [text + space if self.left else space + text for text, space in pairs]
 
 
-def statistic_column(values: xarray.DataArray, rows: Sequence[str], ascii: bool) -> Column:
-    """A statistic's column: for each row (layer, call) what stands for its numbers, and a bar.
+def number_column(
+    name: str, said: tuple[str, str], rows: Sequence[Array], stands: str, ascii: bool
+) -> Column:
+    """For each row what stands for its numbers, and a bar.
 
     A star marks rows in which some numbers are NaN or infinite: they are left out of the summary.
     """
-    name = str(values.name)
-    axes = [str(dim) for dim in values.dims if dim not in rows]
-    ordered = values.transpose(*(dim for dim in rows if dim in values.dims), *axes)
-    count = math.prod(ordered.sizes[dim] for dim in ordered.dims if dim in rows)
-    table = ordered.values.reshape(count, -1)
-    if table.dtype.kind == "i" and not axes:
-        return Column((name, "", ""), tuple(f"{int(v):,}" for (v,) in table))
-    word, stand = STANDS_FOR.get(values.attrs.get("statistic", name), MEDIAN)
-    numbers = [_summary(row, stand) for row in table]
-    stars = ["*" if 0 < np.isfinite(row).sum() < row.size else "" for row in table]
+    if all(row.dtype.kind == "i" and not row.ndim for row in rows) and rows:
+        return Column((name, "", ""), tuple(f"{int(v):,}" for v in rows))
+    _, stand = STANDS_FOR.get(stands, MEDIAN)
+    numbers = [summary(row, stand) for row in rows]
+    stars = [STAR if 0 < np.isfinite(row).sum() < row.size else "" for row in rows]
     return Column(
-        (name, *_said(values, axes, word)),
+        (name, *said),
         tuple(
             f"{number_text(v) + star:>10} {bar:<{BAR}}"
             for v, star, bar in zip(numbers, stars, bars(numbers, ascii), strict=True)
         ),
         left=True,
+        starred=any(stars),
+        barred=len(numbers) > 1,
     )
 
 
-def _said(values: xarray.DataArray, axes: Sequence[str], word: str) -> tuple[str, str]:
+def stands_for(values: xarray.DataArray, axes: Sequence[str], pooled: str) -> tuple[str, str]:
     """Two lines that say what the numbers of a column are."""
     if axes:
-        return word, " × ".join(f"{values.sizes[a]:,} {plural(a, values.sizes[a])}" for a in axes)
-    over = [part.strip() for part in str(values.attrs.get("cell_methods", "")).split(":")[:-1]]
-    pooled = [dim for dim in over if dim.isidentifier() and dim != "token"]
-    return ("pooled over", ", ".join(pooled)) if pooled else ("", "")
+        word, _ = STANDS_FOR.get(str(values.attrs.get("statistic", values.name)), MEDIAN)
+        return word, sizes_text(values, axes)
+    return ("pooled over", pooled) if pooled else ("", "")
 
 
-def _summary(row: Array, stand: Callable[[Array], float]) -> float:
+def sizes_text(values: xarray.DataArray, axes: Iterable[str]) -> str:
+    """``12 heads × 64 features``."""
+    return " × ".join(f"{values.sizes[a]:,} {plural(a, values.sizes[a])}" for a in axes)
+
+
+def pooled_text(values: xarray.DataArray) -> str:
+    """What was pooled beside tokens, as the variable's `cell_methods` have it."""
+    methods = str(values.attrs.get("cell_methods", "")).partition("(comment")[0]
+    over = [part.strip() for part in methods.split(":")[:-1]]
+    return ", ".join(dim for dim in over if dim.isidentifier() and dim != "token")
+
+
+def summary(row: Array, stand: Callable[[Array], float]) -> float:
+    """What stands for numbers: of the finite ones, or what they all are."""
+    row = row.reshape(-1)
     finite = row[np.isfinite(row)]
     if len(finite):
         with np.errstate(over="ignore"):
@@ -113,4 +134,5 @@ def number_text(value: float) -> str:
 
 def plural(word: str, number: int) -> str:
     """``layers``, but ``1 layer``."""
+    word = WORDS.get(word, word).replace("_", " ")
     return word if number == 1 else f"{word}s"

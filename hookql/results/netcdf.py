@@ -11,6 +11,8 @@ import xarray
 
 from hookql.errors import Diagnostic, HookQLError, UsageError
 
+LARGE = 2**30  # bytes of a file
+
 
 def check_target(path: str | Path, *, overwrite: bool = False) -> None:
     """Raise UsageError unless a result could be saved there; better before a run than after it."""
@@ -57,9 +59,10 @@ def save(tree: xarray.DataTree, path: str | Path, overwrite: bool = False) -> No
 
 
 def load(path: str | Path) -> xarray.DataTree:
-    """A saved tree, wholly in memory, its file closed again.
+    """A saved tree: in memory, its file closed again; of a large file, read as it is used.
 
-    Raises UsageError for a file that is missing, no NetCDF or not written by HookQL.
+    Variables of a file of more than ``LARGE`` bytes stay on disk until they are looked at, so that
+    file must stay. Raises UsageError for a file that is missing, no NetCDF or not HookQL's.
     """
     path = Path(path)
     if path.is_dir():
@@ -67,13 +70,16 @@ def load(path: str | Path) -> xarray.DataTree:
     if not path.is_file():
         raise _usage("no-such-file", f"there is no file `{path}`")
     try:
-        with xarray.open_datatree(path, engine="netcdf4") as tree:
-            tree.load()
+        tree = xarray.open_datatree(path, engine="netcdf4")
+        if path.stat().st_size <= LARGE:
+            with tree:
+                tree.load()
     except PermissionError as error:
         raise _usage("cannot-read", f"you have no permission to read `{path}`") from error
     except (OSError, RuntimeError, ValueError) as error:
         raise _usage("not-netcdf", f"`{path}` is not a whole NetCDF file") from error
     if "hookql_version" not in tree.attrs:
+        tree.close()
         raise _usage(
             "not-hookql",
             f"`{path}` is a NetCDF file, but not one that HookQL wrote",

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import re
-import shutil
-import sys
 import textwrap
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,14 +10,16 @@ from typing import Any
 import numpy as np
 import xarray
 
+from hookql.language.names import CANONICAL
 from hookql.models.names import compact
-from hookql.results.cells import Column, plural, statistic_column
+from hookql.results.cells import Column, plural
+from hookql.results.columns import statistic_columns
+from hookql.results.facts import facts, run_line
+from hookql.results.ranks import is_ranking, ranking_columns
+from hookql.results.rows import Rows, label_columns, main_variables, rows_of
+from hookql.results.terminal import finished, needs_ascii, strong, terminal_width, visible, wrapped
 
-# Parts of every dataset that are no statistic.
-APART = {"count", "nonfinite", "first_nonfinite_sample", "first_nonfinite_position"}
-MOST_ROWS = 24
 GAP = "  "
-ASCII = str.maketrans({"·": "-", "…": "...", "×": "x", "≤": "<="})
 
 
 def render(
@@ -34,13 +33,14 @@ def render(
     ``width`` is the terminal's (100 where there is none); ``ascii`` is chosen by what stdout can
     show. The same tree at the same width gives the same text.
     """
-    width, ascii = _width(width), _needs_ascii(ascii)
+    width, ascii = terminal_width(width), needs_ascii(ascii)
+    shown: list[Column] = []
     blocks = [
-        *_tables(tree, width, color, ascii),
-        _wrapped(_legend(tree), width),
-        _run_line(tree.attrs),
+        *_tables(tree, width, color, ascii, shown),
+        wrapped(_legend(shown), width),
+        run_line(tree.attrs),
     ]
-    return _finished("\n\n".join(block for block in blocks if block), ascii)
+    return finished("\n\n".join(block for block in blocks if block), ascii)
 
 
 def summary(
@@ -50,75 +50,69 @@ def summary(
     ascii: bool | None = None,
 ) -> str:
     """What a file holds and how it was made, then its tables; what `hookql show` prints."""
-    width, ascii = _width(width), _needs_ascii(ascii)
+    width, ascii = terminal_width(width), needs_ascii(ascii)
     lines: list[str] = []
     said = ""
-    for name, value in _facts(tree):
+    for name, value in facts(tree):
         name, said = ("" if name == said else name), name
-        texts = [_visible(line) for line in value.splitlines()]
+        texts = [visible(line) for line in value.splitlines()]
         rows = [part for text in texts for part in textwrap.wrap(text, width - 9)]
         lines += [f"{'' if number else name:<9}{row}" for number, row in enumerate(rows)]
-    facts = _finished("\n".join(lines), ascii)
-    return f"{facts}\n\n{render(tree, width, color, ascii)}"
+    return f"{finished(chr(10).join(lines), ascii)}\n\n{render(tree, width, color, ascii)}"
 
 
-def _tables(tree: xarray.DataTree, width: int, color: bool, ascii: bool) -> Iterator[str]:
+def _tables(
+    tree: xarray.DataTree, width: int, color: bool, ascii: bool, shown: list[Column]
+) -> Iterator[str]:
+    """The text of each table; the columns of numbers go to ``shown``, for the legend."""
     if tree.has_data:
-        yield _table(tree.to_dataset(), tree.attrs, width, color, ascii)
+        yield _table(tree.to_dataset(), tree.attrs, width, color, ascii, shown)
     for name, capture in tree.children.items():
         if len(tree.children) > 1:
             query = re.sub(r"\s*\n\s*", " ", str(capture.attrs.get("query", "")).strip())
-            heading = _visible(f"{name}: {query}")
-            yield _strong(_wrapped(heading, width), color)
+            heading = visible(f"{name}: {query}")
+            yield strong(wrapped(heading, width), color)
         for role in capture.children.values():
-            yield _table(role.to_dataset(), tree.attrs, width, color, ascii)
+            yield _table(role.to_dataset(), tree.attrs, width, color, ascii, shown)
 
 
 def _table(
-    data: xarray.Dataset, run: Mapping[Hashable, Any], width: int, color: bool, ascii: bool
+    data: xarray.Dataset,
+    run: Mapping[Hashable, Any],
+    width: int,
+    color: bool,
+    ascii: bool,
+    shown: list[Column],
 ) -> str:
     """Title, facts, table and warnings of one role."""
-    rows = [dim for dim in ("layer", "call") if dim in data.dims]
-    labels, module = _labels(data, rows)
+    rows = rows_of(data)
+    names = main_variables(data)
+    rankings = [name for name in names if is_ranking(data[name])]
     statistics = [
-        statistic_column(data[name], rows, ascii) for name in data.data_vars if name not in APART
+        column
+        for name in names
+        if name not in rankings
+        for column in statistic_columns(data, name, rows, ascii)
     ]
-    if not statistics and not data["count"].ndim:
-        statistics = [_count_column(data, rows)]
+    labels, module = label_columns(data, rows, width)
+    if not names and "count" in data and not data["count"].ndim:
+        kept = f"{int(data['count']):,}"  # the answer where nothing else was asked for
+        statistics = [Column(("", "", "count"), (kept,) * len(rows))]
     # The modules' names are worth a column where all statistics still fit beside it.
     if module and _room([*labels, module, *statistics]) <= width:
         labels = [*labels, module]
-    lines = [_strong(_title(data), color), _wrapped(_size_line(data, run), width), ""]
-    for group in _groups(statistics, width - _room(labels)):
-        columns = [*labels, *group]
-        lines += [*_grid(columns, color), ""] if columns else []
-    lines += [_wrapped(_visible(line), width) for line in _warnings(data)]
+    shown += statistics
+    lines = [strong(_title(data), color), wrapped(_size_line(data, rows, run), width), ""]
+    if statistics or not rankings:
+        note = f"… {rows.left_out:,} more rows, in the result" if rows.left_out else ""
+        for group in _groups(statistics, width - _room(labels)):
+            columns = [*labels, *group]
+            lines += [*_grid(columns, color, note, len(rows) // 2), ""] if columns else []
+    for name in rankings:
+        columns, note = ranking_columns(data, name, rows, width, len(GAP))
+        lines += [*_grid(columns, color, note), ""]
+    lines += [wrapped(visible(line), width) for line in _warnings(data)]
     return "\n".join(lines).rstrip()
-
-
-def _labels(data: xarray.Dataset, rows: Sequence[str]) -> tuple[list[Column], Column | None]:
-    """The columns that say which row it is, and the modules' names if there are layers."""
-    if not rows:
-        return [], None
-    shape = [data.sizes[dim] for dim in rows]
-    places = list(np.ndindex(*shape))
-    labels = []
-    for number, dim in enumerate(rows):
-        values = data[dim].values if dim in data.coords else np.arange(data.sizes[dim])
-        labels.append(Column(("", "", dim), tuple(str(values[place[number]]) for place in places)))
-    if "layer" not in rows:
-        return labels, None
-    if data["count"].ndim:
-        kept = tuple(f"{int(data['count'].values[place[0]]):,}" for place in places)
-        labels.append(Column(("", "tokens", "kept"), kept))
-    modules = tuple(str(data["module"].values[place[0]]) for place in places)
-    return labels, Column(("", "", "module"), modules, left=True)
-
-
-def _count_column(data: xarray.Dataset, rows: Sequence[str]) -> Column:
-    """The tokens kept, the same in each row: the answer where nothing else was asked for."""
-    number = math.prod(data.sizes[dim] for dim in rows)
-    return Column(("", "", "count"), (f"{int(data['count']):,}",) * number)
 
 
 def _title(data: xarray.Dataset) -> str:
@@ -127,14 +121,21 @@ def _title(data: xarray.Dataset) -> str:
         name = str(data.attrs["modules"])
     else:
         name = compact([str(module) for module in np.atleast_1d(data["module"].values)])
-    _, colon, port = str(data.attrs.get("role", "")).partition(":")
-    return _visible((name or "model") + colon + port)
+    role, colon, port = str(data.attrs.get("role", "")).partition(":")
+    canonical = role in CANONICAL and role != name
+    shown = f"@{role} · " if canonical else ""
+    return visible(shown + (name or "model") + colon + port)
 
 
-def _size_line(data: xarray.Dataset, run: Mapping[Hashable, Any]) -> str:
+def _size_line(data: xarray.Dataset, rows: Rows, run: Mapping[Hashable, Any]) -> str:
     """``6 layers · 768 features · 1,234 tokens kept of 1,300``."""
-    sizes = [f"{size:,} {plural(str(dim), size)}" for dim, size in data.sizes.items()]
-    counts = np.unique(data["count"].values)
+    sizes = [
+        visible(f"{size:,} {plural(str(dim), size)}")
+        for dim, size in data.sizes.items()
+        if not str(dim).endswith("_2")
+    ]
+    keys = [dim for dim in data["count"].dims if dim != "layer"]
+    counts = np.unique(data["count"].sum(keys).values)
     kept = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
     # What was never run, as no `where` wanted a token of its batch, was looked at too.
     looked_at = int(run.get("tokens_run", 0)) + int(run.get("tokens_skipped", 0))
@@ -157,14 +158,15 @@ def _room(columns: Sequence[Column]) -> int:
     return sum(column.width + len(GAP) for column in columns)
 
 
-def _grid(columns: Sequence[Column], color: bool) -> list[str]:
-    """The columns side by side, empty heading lines left out, the middle of many rows too."""
+def _grid(
+    columns: Sequence[Column], color: bool, note: str = "", before: int | None = None
+) -> list[str]:
+    """The columns side by side, empty heading lines left out; the note after ``before`` rows."""
     lines = [GAP.join(parts).rstrip() for parts in zip(*(c.lines() for c in columns), strict=True)]
     heading, rows = [line for line in lines[:3] if line], lines[3:]
-    if len(rows) > MOST_ROWS:
-        half = MOST_ROWS // 2
-        note = f"… {len(rows) - 2 * half:,} more rows, in the result"
-        rows = [*rows[:half], note, *rows[-half:]]
+    if note:
+        at = len(rows) if before is None else before
+        rows = [*rows[:at], note, *rows[at:]]
     return [*(f"\x1b[2m{line}\x1b[0m" if color else line for line in heading), *rows]
 
 
@@ -194,103 +196,11 @@ def _warnings(data: xarray.Dataset) -> list[str]:
     return found
 
 
-def _legend(tree: xarray.DataTree) -> str:
+def _legend(columns: Sequence[Column]) -> str:
     """What bars and stars mean, where there are any."""
     found = []
-    several = starred = False
-    for node in tree.subtree:
-        rows = [dim for dim in ("layer", "call") if dim in node.sizes]
-        for name, values in node.data_vars.items():
-            if name in APART or values.dtype.kind != "f":
-                continue
-            several |= bool(rows) and max(node.sizes[dim] for dim in rows) > 1
-            finite = np.isfinite(values.values).reshape(*(node.sizes[d] for d in rows), -1)
-            starred |= bool(np.any(finite.any(-1) & ~finite.all(-1)))
-    if several:
+    if any(column.barred for column in columns):
         found.append("Bars compare the rows of a column by size, sign aside; the largest is full.")
-    if starred:
+    if any(column.starred for column in columns):
         found.append("* leaves out what is NaN or infinite.")
     return "\n".join(found)
-
-
-def _run_line(attributes: Mapping[Hashable, Any]) -> str:
-    """``1.2 s for 36 samples · ran 48 % of the model``."""
-    parts = []
-    if "seconds" in attributes:
-        samples = attributes.get("samples")
-        what = f" for {int(samples):,} {plural('sample', int(samples))}" if samples else ""
-        parts.append(f"{float(attributes['seconds']):.3g} s{what}")
-    if "forward_share" in attributes and attributes.get("tokens_run", 1):
-        parts.append(f"ran {100 * float(attributes['forward_share']):.0f} % of the model")
-    return " · ".join(parts)
-
-
-def _facts(tree: xarray.DataTree) -> Iterator[tuple[str, str]]:
-    """What is worth reading of the attributes, by a short name."""
-
-    def given(*names: str) -> list[str]:
-        return [str(tree.attrs[n]) for n in names if tree.attrs.get(n) not in (None, "", "none")]
-
-    yield "query", str(tree.attrs.get("query", "")).strip()
-    yield "model", ", ".join(given("model", "model_class", "dtype_run", "device"))
-    yield "data", " · ".join([*given("data"), *_counts(tree.attrs)])
-    yield "made", ", ".join(given("ended", "source"))
-    for node in tree.subtree:
-        if node.has_data:
-            sizes = ", ".join(f"{dim} {size}" for dim, size in node.sizes.items())
-            names = ", ".join(str(name) for name in node.data_vars if name not in APART - {"count"})
-            where = "" if node is tree else f"{node.path[1:]}: "
-            yield "holds", f"{where}{names} ({sizes or 'no dimension'})"
-
-
-def _counts(attributes: Mapping[Hashable, Any]) -> Iterator[str]:
-    for name, words in (
-        ("samples", "sample"),
-        ("tokens_run", "token run"),
-        ("tokens_skipped", "token skipped"),
-        ("tokens_dropped", "token dropped"),
-        ("samples_truncated", "sample truncated"),
-        ("samples_split", "sample split"),
-        ("samples_empty", "sample empty"),
-    ):
-        if number := int(attributes.get(name) or 0):
-            noun, _, rest = words.partition(" ")
-            yield f"{number:,} {plural(noun, number)} {rest}".rstrip()
-
-
-def _width(width: int | None) -> int:
-    return max(20, shutil.get_terminal_size((100, 24)).columns if width is None else width)
-
-
-def _needs_ascii(ascii: bool | None) -> bool:
-    if ascii is not None:
-        return ascii
-    try:
-        "█▏·…×".encode(getattr(sys.stdout, "encoding", None) or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return True
-    return False
-
-
-def _wrapped(text: str, width: int) -> str:
-    """Lines broken at spaces, what goes on indented; a longer word stays whole."""
-    return "\n".join(
-        textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False)
-        for line in text.splitlines()
-    )
-
-
-def _visible(text: str) -> str:
-    """A name or a line of a query without characters that would steer the terminal."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text.expandtabs(4))
-
-
-def _finished(text: str, ascii: bool) -> str:
-    """The text as the stream can show it."""
-    if not ascii:
-        return text
-    return text.translate(ASCII).encode("ascii", "backslashreplace").decode()
-
-
-def _strong(text: str, color: bool) -> str:
-    return f"\x1b[1m{text}\x1b[0m" if color else text

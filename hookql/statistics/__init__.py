@@ -3,10 +3,25 @@
 from hookql.statistics.core import (
     STATISTICS,
     Accumulator,
+    GroupedAccumulator,
     Parameter,
+    Places,
     Statistic,
     accumulators,
+    state_key,
     statistic,
 )
+from hookql.statistics.groups import Groups
 
-__all__ = ["STATISTICS", "Accumulator", "Parameter", "Statistic", "accumulators", "statistic"]
+__all__ = [
+    "STATISTICS",
+    "Accumulator",
+    "GroupedAccumulator",
+    "Groups",
+    "Parameter",
+    "Places",
+    "Statistic",
+    "accumulators",
+    "state_key",
+    "statistic",
+]

@@ -1,123 +1,168 @@
-"""Mean and squared deviations of one block of rows: fast in float32, exact where that fails.
+"""Sums over one block of rows: fast in float32, in float64 where that fails.
 
-Float32 rows on a CPU are shifted by a value near their mean before anything is squared, so that a
-large mean does not swallow a small spread. Three things can still go wrong in float32: numbers
-that are not finite, squares that overflow or underflow, and a shift that is far from the mean.
-Each shows in the sums themselves, and those columns alone are done again in float64. Elsewhere (on
-a GPU looking at a value would make the host wait) everything is float64 from the start.
+Rows are shifted by a value near their mean before anything is squared, so that a large mean does
+not swallow a small spread. On a CPU float32 rows are summed in float32. Three things can go wrong
+there: numbers that are not finite, squares that overflow or underflow, and a shift that is far from
+the mean. Each shows in the sums themselves, and those columns alone are done again in float64.
+Elsewhere (on a GPU looking at a value would make the host wait) everything is float64.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 # The rows of a block are taken in pieces of about so many numbers: 2 MB in float32, which stay in
-# the cache through the four passes.
+# the cache through the passes.
 PIECE = 1 << 19
-# Each thread's place for a piece's deviations: memory of this size asked for anew in every call
-# would be given back to the system and zeroed again by it each time.
+# Memory for more numbers than these is not kept for the next time.
+KEPT = 1 << 23
+# Each thread's memory for deviations: asked for anew in every call it would be given back to the
+# system and zeroed again by it each time.
 _OWN = threading.local()
 # Below this mean square, float32 squares (down to 1e-38) may have lost what they should count.
 FAINT = 1e-30
+# So few rows say little about their own spread, and cost nothing in float64.
+FEW = 4
 
 
-def moments(x: Tensor, order: int, shift: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """Mean and, if order is 2, sum of squared deviations of each column of x (n, columns), n > 0.
+def shift_for(x: Tensor) -> Tensor:
+    """A value near the mean of each column of x (n, columns), n > 0, in the sums' precision.
 
-    ``shift``, float64 (columns,), is a guess of the mean; without one the mean itself is used.
-    Both results are float64 (columns,) on the device of x.
+    Exactly the column's value where it is constant, and always finite.
     """
     import torch
 
-    if x.dtype != torch.float32 or x.device.type != "cpu":
-        return exact_moments(x, order)
-    n, x = len(x), x.detach()
-    start = x.mean(0) if shift is None else shift.float()
-    s1 = s2 = torch.zeros(1, dtype=torch.float64)  # of one dimension, or float32 would win
-    for piece in pieces(x):
-        r = torch.sub(piece, start, out=_scratch(piece))
-        s1 = s1 + r.sum(0)
-        if order > 1:
-            s2 = s2 + r.mul_(r).sum(0)
-    mean = (s1 / n).add_(start)
-    m2: Tensor | None = None
-    if order > 1:
-        # What the shift's distance from the mean adds must be the lesser part, or digits cancel.
-        between = (s1 * s1).div_(n)
-        good = (s2 >= between * 2) & (s2 >= FAINT * n) & (s2 < float("inf"))
-        m2 = s2 - between
+    exact = x.dtype != torch.float32 or x.device.type != "cpu"
+    x = x.double() if exact else x
+    mean = x.mean(0)
+    constant = (mean - x[0]).abs() <= x[0].abs() * (1e-14 if exact else 1e-6)
+    return torch.where(constant, x[0], mean).nan_to_num_(0.0, 0.0, 0.0)
+
+
+def shifted_sums(x: Tensor, shift: Tensor, order: int) -> tuple[Tensor, Tensor | None, bool]:
+    """Sums of (x - shift) and, if order is 2, of its squares, down the columns of x (n, columns).
+
+    The third result is whether all of x is known to be finite, for which no GPU is asked. ``shift``
+    (columns,) is float32 where x is and stands on a CPU, and float64 elsewhere.
+    """
+    import torch
+
+    n = len(x)
+    if not x.shape[1] or n <= FEW or x.dtype != torch.float32 or x.device.type != "cpu":
+        s1, s2 = _exact_sums(x, shift, order)
+        return s1, s2, x.device.type == "cpu" and bool(s1.isfinite().all())
+    s1, s2 = _sums(x, shift, order)
+    if s2 is None:
+        if math.isfinite(float(s1.sum())):
+            return s1, None, True
+        bad = ~s1.isfinite()
     else:
-        good = mean - mean == 0  # which is false where it is not finite
-    if not good.all():
+        # What the shift's distance from the mean adds must be the lesser part, or digits cancel.
+        spread = torch.addcmul(s2, s1, s1, value=-2 / n)
+        if float(spread.amin()) >= FAINT * n and float(s2.amax()) < math.inf:
+            return s1, s2, True
+        good = (spread >= FAINT * n) & (s2 < math.inf)
         # Constant columns, such as dead features, look faint but are right.
-        good |= (s1 == 0) & (s2 == 0) & (x.amax(0) == x.amin(0)) if order > 1 else False
-        columns = (~good).nonzero().squeeze(1)
-        if len(columns):
-            mean[columns], again = exact_moments(x[:, columns], order)
-            if m2 is not None and again is not None:
-                m2[columns] = again
-    return mean, m2
+        good |= (x.amax(0) == shift) & (x.amin(0) == shift)
+        bad = ~good
+    columns = bad.nonzero().squeeze(1)
+    if not len(columns):
+        return s1, s2, True
+    again, squares_again = _exact_sums(x[:, columns], shift[columns], order)
+    s1 = s1.double().index_copy_(0, columns, again)
+    if s2 is not None and squares_again is not None:
+        s2 = s2.double().index_copy_(0, columns, squares_again)
+    return s1, s2, bool(again.isfinite().all())
 
 
-def _scratch(piece: Tensor) -> Tensor:
-    """Uninitialised float32 memory of a piece's shape, this thread's own, valid until the next."""
+def _sums(x: Tensor, shift: Tensor, order: int) -> tuple[Tensor, Tensor | None]:
     import torch
 
-    buffer: Tensor | None = getattr(_OWN, "buffer", None)
-    if buffer is None or buffer.numel() < piece.numel():
-        buffer = _OWN.buffer = torch.empty(max(PIECE, piece.numel()), dtype=torch.float32)
-    return buffer[: piece.numel()].view(piece.shape)
-
-
-def exact_moments(x: Tensor, order: int) -> tuple[Tensor, Tensor | None]:
-    """The same in float64 and in two passes, without looking at any value."""
-    import torch
-
-    mean = x.sum(0, dtype=torch.float64) / len(x)
-    if order < 2:
-        return mean, None
-    m2 = torch.zeros_like(mean)
+    s1: Tensor | None = None
+    s2: Tensor | None = None
     for piece in pieces(x):
-        m2 += (piece - mean).square().sum(0)
-    return mean, m2
+        r = torch.sub(piece, shift, out=scratch(piece, piece.dtype))
+        sum1 = r.sum(0)
+        sum2 = r.mul_(r).sum(0) if order > 1 else None
+        # A block of several pieces is added up in float64.
+        s1 = sum1 if s1 is None else s1.double() + sum1
+        if sum2 is not None:
+            s2 = sum2 if s2 is None else s2.double() + sum2
+    assert s1 is not None
+    return s1, s2
+
+
+def _exact_sums(x: Tensor, shift: Tensor, order: int) -> tuple[Tensor, Tensor | None]:
+    """The same in float64, without looking at any value."""
+    import torch
+
+    s1 = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+    s2 = torch.zeros_like(s1) if order > 1 else None
+    for piece in pieces(x):
+        r = piece.double() - shift
+        s1 += r.sum(0)
+        if s2 is not None:
+            s2 += r.square_().sum(0)
+    return s1, s2
 
 
 def squares(x: Tensor) -> Tensor:
     """The sum of squares of each column of x (n, columns), n > 0: float64 (columns,)."""
     import torch
 
+    zero = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
     if x.dtype != torch.float32 or x.device.type != "cpu":
-        return exact_squares(x)
-    mean, m2 = moments(x, 2)
-    assert m2 is not None
-    total = m2 + mean.square() * len(x)
-    good = total.isfinite()
-    if not good.all():
+        return _squares(_exact_sums(x, zero, 2))
+    shift = shift_for(x)
+    s1, s2, _ = shifted_sums(x, shift, 2)
+    at = shift.double()
+    total = _squares((s1, s2)) + at * 2 * s1 + at.square() * len(x)
+    bad = ~total.isfinite()
+    if bad.any():
         # An infinity's deviation is NaN, but its square is infinite.
-        columns = (~good).nonzero().squeeze(1)
-        total[columns] = exact_squares(x[:, columns])
+        columns = bad.nonzero().squeeze(1)
+        total[columns] = _squares(_exact_sums(x[:, columns], zero[columns], 2))
     return total
 
 
-def exact_squares(x: Tensor) -> Tensor:
-    """The same in float64 and directly, without looking at any value."""
+def _squares(sums: tuple[Tensor, Tensor | None]) -> Tensor:
+    assert sums[1] is not None
+    return sums[1].double()
+
+
+def scratch(like: Tensor, dtype: torch.dtype, name: str = "") -> Tensor:
+    """Uninitialised memory of a shape on the CPU, this thread's own.
+
+    It is valid until the next call with that dtype and name.
+    """
+    return kept_memory(like.shape, dtype, name)
+
+
+def kept_memory(shape: Sequence[int], dtype: torch.dtype, name: str) -> Tensor:
+    """The same for a shape: memory as large as the largest so far is kept, up to ``KEPT``."""
     import torch
 
-    total = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
-    for piece in pieces(x):
-        total += piece.double().square().sum(0)
-    return total
+    numbers = math.prod(shape)
+    if numbers > KEPT:
+        return torch.empty(shape, dtype=dtype)
+    buffers: dict[object, Tensor] = _OWN.__dict__.setdefault("buffers", {})
+    buffer = buffers.get((name, dtype))
+    if buffer is None or buffer.numel() < numbers:
+        buffer = buffers[name, dtype] = torch.empty(max(PIECE, numbers), dtype=dtype)
+    return buffer[:numbers].view(shape)
 
 
 def pieces(x: Tensor) -> list[Tensor]:
     """The rows of x (n, columns) in runs of about PIECE numbers, as views."""
     step = max(1, PIECE // max(1, x.shape[1]))
-    return [x[start : start + step] for start in range(0, len(x), step)]
+    return [x] if len(x) <= step else [x[start : start + step] for start in range(0, len(x), step)]
 
 
 def columns_of(rows: Tensor) -> Tensor:
@@ -132,9 +177,3 @@ def nan_like(state: Tensor | None) -> Tensor:
     if state is None:
         return torch.tensor(float("nan"), dtype=torch.float64)
     return torch.full_like(state, float("nan"), dtype=torch.float64)
-
-
-def check_axes(mine: Tensor | None, theirs: Sequence[int]) -> None:
-    """Refuse to join a state with one of other axes, which broadcasting would do silently."""
-    if mine is not None and tuple(mine.shape) != tuple(theirs):
-        raise ValueError(f"rows of axes {tuple(theirs)} do not fit axes {tuple(mine.shape)}")

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
@@ -27,13 +28,19 @@ from hookql.errors import Diagnostic, HookQLError, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from hookql.statistics.groups import Groups
+
 GROUP = "hookql.statistics"
+
+
+Given = int | float | tuple[float, ...]  # what a parameter may be
 
 
 class Accumulator(Protocol):
     """The streaming state of one site, over any number of rows; picklable.
 
-    ``axes`` below are the axes that a row has, such as (feature,) or (head, feature).
+    ``axes`` below are the axes that a row has, such as (feature,) or (head, feature). One with a
+    class attribute ``places = True`` is told where rows stand: ``update(rows, places)``.
     """
 
     def update(self, rows: Tensor) -> None:
@@ -45,17 +52,66 @@ class Accumulator(Protocol):
     def pool(self, axis: int) -> Self:
         """A new accumulator whose rows lack that axis, its numbers counting as more rows."""
 
+    @property
+    def nbytes(self) -> int:
+        """The memory that the state takes now, in bytes."""
+
+
+class GroupedAccumulator(Protocol):
+    """The streaming states of the groups of one site; what is read off has a leading group axis.
+
+    One with ``places = True`` is told where rows stand: ``update(rows, groups, places)``.
+    """
+
+    def update(self, rows: Tensor, groups: Groups) -> None:
+        """Take in rows (n, \\*axes), n >= 0, each into its group; ``groups.number`` never falls."""
+
+    def merge(self, other: Self) -> None:
+        """Take in another of the same axes and numbering, which may know more or fewer groups."""
+
+    def pool(self, axis: int) -> Self:
+        """As an accumulator's; the group axis is not counted."""
+
+    def select(self, index: Tensor) -> Self:
+        """A new one of those groups alone, int64 (g,), numbered anew in that order."""
+
+    def grow(self, number: int) -> None:
+        """Know at least so many groups, the new ones empty."""
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that the states take now, in bytes."""
+
+
+@frozen(eq=False)
+class Places:
+    """Where the rows of one update stand, int64 (n,) each, on the rows' device.
+
+    ``order`` sorts as (sample, chunk, position) does and differs from row to row of a corpus;
+    ``token`` is the id of the token there.
+    """
+
+    order: Tensor
+    token: Tensor
+
+    def __getitem__(self, index: Any) -> Places:
+        """The places of some of the rows."""
+        return Places(self.order[index], self.token[index])
+
 
 @frozen
 class Parameter:
-    """A named number that a statistic takes.
+    """A named number that a statistic takes; it must be given where ``default`` is None.
 
     ``check`` returns None for a value that will do, or what the value must be: ``"0 or more"``.
+    ``kind`` is ``number``; ``whole``, an int; or ``rest``, all remaining literals as a tuple, not
+    empty, each of which ``check`` sees by itself.
     """
 
     name: str
-    default: int | float
+    default: Given | None
     check: Callable[[int | float], str | None] = field(default=lambda value: None, eq=False)
+    kind: str = "number"
 
 
 @frozen
@@ -63,30 +119,74 @@ class Statistic:
     """One statistic: its name, its parameters, its accumulator and how to read the number off.
 
     Statistics of one ``key`` share one accumulator: the one made for the greatest ``order`` among
-    those wanted, which must serve all of lower order. ``cell_method`` is what CF calls it.
-    ``finish(accumulator, **parameters)`` returns float64 of shape axes (``count``: one int64) on
-    the accumulator's device, NaN where nothing was seen; it never raises.
+    those wanted, which must serve all of lower order. ``accumulator`` and ``grouped`` are called
+    with the parameters named in ``state_parameters`` as keywords; accumulators that differ in
+    these are not shared. Without ``grouped`` each group has an accumulator of its own, which is
+    slow for many. ``cell_method`` is what CF calls it.
+
+    ``finish(state, **parameters)`` returns float64 of shape ([groups,] \\*axes, \\*dims), on the
+    state's device, NaN where nothing was seen; counts are int64, 0 where nothing was seen. It never
+    raises. With ``variables`` it returns a dict of these suffixes, "" being the main one.
+    ``coordinates(**parameters)`` gives ``{name: (dim, values)}`` along ``dims`` and
+    ``attributes(**parameters)`` attributes of the main variable. ``check(**parameters)`` says, in
+    one lower-case sentence, what is wrong with parameters that are fine each by itself.
+    ``needs = "feature"`` says that a row must have a last axis, which becomes two;
+    ``poolable = False`` that ``pool`` is not supported.
     """
 
     name: str
     doc: str
     parameters: tuple[Parameter, ...]
-    accumulator: Callable[[], Any]
+    accumulator: Callable[..., Any]
     key: str
     order: int
     cell_method: str
-    finish: Callable[..., Tensor]
+    finish: Callable[..., Any]
     origin: str
+    grouped: Callable[..., Any] | None = None
+    state_parameters: tuple[str, ...] = ()
+    dims: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
+    coordinates: Callable[..., dict[str, tuple[str, tuple[float, ...]]]] = lambda **given: {}
+    attributes: Callable[..., dict[str, int | float | str]] = lambda **given: {}
+    check: Callable[..., str | None] = lambda **given: None
+    poolable: bool = True
+    needs: str | None = None
 
 
-def accumulators(statistics: Iterable[Statistic]) -> dict[str, Accumulator]:
-    """Fresh accumulators that serve all these statistics, one for each key."""
-    chosen: dict[str, Statistic] = {}
-    for wanted in statistics:
-        best = chosen.get(wanted.key)
-        if best is None or wanted.order > best.order:
-            chosen[wanted.key] = wanted
-    return {key: best.accumulator() for key, best in chosen.items()}
+def state_key(statistic: Statistic, parameters: Mapping[str, Any]) -> Hashable:
+    """What statistics that share an accumulator have in common."""
+    given = tuple(parameters[name] for name in statistic.state_parameters)
+    return (statistic.key, *given) if given else statistic.key
+
+
+def accumulators(
+    wanted: Iterable[tuple[Statistic, Mapping[str, Any]] | Statistic], grouped: bool = False
+) -> dict[Hashable, Any]:
+    """Fresh accumulators that serve all these statistics with these parameters, by state_key.
+
+    A bare statistic stands for one with its parameters' defaults.
+    """
+    chosen: dict[Hashable, tuple[Statistic, Mapping[str, Any]]] = {}
+    for each in wanted:
+        if isinstance(each, Statistic):
+            each = each, {parameter.name: parameter.default for parameter in each.parameters}
+        statistic, parameters = each
+        key = state_key(statistic, parameters)
+        if key not in chosen or statistic.order > chosen[key][0].order:
+            chosen[key] = statistic, parameters
+    return {key: _accumulator(*best, grouped) for key, best in chosen.items()}
+
+
+def _accumulator(statistic: Statistic, parameters: Mapping[str, Any], grouped: bool) -> Any:
+    given = {name: parameters[name] for name in statistic.state_parameters}
+    if not grouped:
+        return statistic.accumulator(**given)
+    if statistic.grouped is not None:
+        return statistic.grouped(**given)
+    from hookql.statistics.each_group import EachGroup
+
+    return EachGroup(partial(statistic.accumulator, **given))
 
 
 Finish = TypeVar("Finish", bound=Callable[..., Any])
@@ -96,12 +196,16 @@ def statistic(
     name: str,
     *,
     key: str,
-    accumulator: Callable[[], Any],
+    accumulator: Callable[..., Any],
     cell_method: str,
     order: int = 0,
     parameters: tuple[Parameter, ...] = (),
+    **more: Any,
 ) -> Callable[[Finish], Finish]:
-    """Register the decorated finish function, whose docstring is the statistic's, under a name."""
+    """Register the decorated finish function, whose docstring is the statistic's, under a name.
+
+    ``more`` are the remaining fields of Statistic.
+    """
 
     def register(finish: Finish) -> Finish:
         origin = f"{finish.__module__}.{finish.__qualname__}"
@@ -115,12 +219,19 @@ def statistic(
                 )
             )
         doc = (finish.__doc__ or "").strip()
+        read = finish if "grouped" in more else partial(_finish, finish)
         STATISTICS.registered[name] = Statistic(
-            name, doc, parameters, accumulator, key, order, cell_method, finish, origin
+            name, doc, parameters, accumulator, key, order, cell_method, read, origin, **more
         )
         return finish
 
     return register
+
+
+def _finish(finish: Callable[..., Any], state: Any, **parameters: Any) -> Any:
+    """What is read off an accumulator, or off one for each group."""
+    read = getattr(state, "read_each", None)
+    return finish(state, **parameters) if read is None else read(finish, **parameters)
 
 
 class Registry(Mapping[str, Statistic]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hookql.statistics.core import statistic
@@ -11,9 +12,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@statistic("count", key="count", accumulator=Counter, cell_method="count")
+@statistic(
+    "count",
+    key="count",
+    accumulator=Counter,
+    grouped=partial(Counter, grouped=True),
+    cell_method="count",
+)
 def count(state: Counter) -> Tensor:
     """The number of rows (tokens) seen: one int64."""
-    import torch
-
-    return torch.tensor(state.count, dtype=torch.int64)
+    return state.count.clone()

@@ -12,7 +12,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@statistic("max", key="max", accumulator=partial(Extreme, largest=True), cell_method="maximum")
+@statistic(
+    "max",
+    key="max",
+    accumulator=partial(Extreme, largest=True),
+    grouped=partial(Extreme, largest=True, grouped=True),
+    cell_method="maximum",
+)
 def max_(state: Extreme) -> Tensor:
     """Largest value, ``max(x)``; NaN where one was seen."""
     return state.result()

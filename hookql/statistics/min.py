@@ -12,7 +12,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@statistic("min", key="min", accumulator=partial(Extreme, largest=False), cell_method="minimum")
+@statistic(
+    "min",
+    key="min",
+    accumulator=partial(Extreme, largest=False),
+    grouped=partial(Extreme, largest=False, grouped=True),
+    cell_method="minimum",
+)
 def min_(state: Extreme) -> Tensor:
     """Smallest value, ``min(x)``; NaN where one was seen."""
     return state.result()

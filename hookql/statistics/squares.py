@@ -1,53 +1,74 @@
-"""The sum of squares of each feature: serves rms."""
+"""The sum of squares of each feature, and of each group: serves rms."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from hookql.statistics.blocks import check_axes, columns_of, nan_like, squares
+from hookql.statistics.blocks import columns_of, squares
+from hookql.statistics.states import States
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from hookql.statistics.groups import Groups
 
 
 class Squares:
     """Running count and sum of squares, in float64."""
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.total: Tensor | None = None
+    def __init__(self, grouped: bool = False) -> None:
+        self.states = States(grouped)
 
-    def update(self, rows: Tensor) -> None:
-        """Take in rows (n, \\*axes)."""
-        axes, n = rows.shape[1:], rows.shape[0]
-        if n:
-            self._take(n, squares(columns_of(rows)).reshape(axes))
+    def update(self, rows: Tensor, groups: Groups | None = None) -> None:
+        """Take in rows (n, \\*axes), each into its group."""
+        import torch
+
+        layout = {"total": (rows.shape[1:], torch.float64, 0.0)}
+        index = self.states.rows(rows, groups, layout)
+        if not len(rows):
+            return
+        total = self.states["total"]
+        if index is None:
+            total += squares(columns_of(rows)).reshape(rows.shape[1:])
         else:
-            self._take(0, rows.new_zeros(axes).double())
+            total.index_add_(0, index, rows.double().square())
 
     def merge(self, other: Self) -> None:
         """Take in what another one of the same axes has seen."""
-        if other.total is not None:
-            self._take(other.count, other.total)
+        number = len(other.states.count)
+        if self.states.match(other.states):
+            total = self.states["total"][:number]
+            total += other.states["total"].to(total.device)
+        self.states.count[:number] += other.states.count
 
     def pool(self, axis: int) -> Self:
         """A new one, that axis merged away as if its numbers had been rows."""
-        pooled = type(self)()
-        if self.total is not None:
-            pooled.count = self.count * self.total.shape[axis]
-            pooled.total = self.total.sum(axis)
-        return pooled
+        if self.states.axes is None:
+            return self._of(self.states.without({}))
+        total = self.states["total"].sum(axis + 1)
+        return self._of(self.states.without({"total": total}, axis))
+
+    def select(self, index: Tensor) -> Self:
+        """Those groups alone."""
+        return self._of(self.states.select(index))
+
+    def grow(self, number: int) -> None:
+        """Know at least so many groups."""
+        self.states.grow(number)
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of the state."""
+        return self.states.nbytes
 
     def result(self) -> Tensor:
-        """The mean of the squares, float64 of shape axes; NaN where nothing was seen."""
-        if not self.count or self.total is None:
-            return nan_like(self.total)
-        return self.total / self.count
+        """The mean of the squares, float64 ([groups,] \\*axes); NaN where nothing was seen."""
+        if self.states.axes is None:
+            return self.states.nothing()
+        total = self.states["total"]
+        return self.states.result(total / self.states.counts(total))
 
-    def _take(self, n: int, block: Tensor) -> None:
-        if self.total is None:
-            self.total = block.clone()
-        else:
-            check_axes(self.total, block.shape)
-            self.total = self.total + block.to(self.total.device)
-        self.count += n
+    def _of(self, states: States) -> Self:
+        made = type(self)()
+        made.states = states
+        return made

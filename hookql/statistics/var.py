@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from hookql.statistics.core import Parameter, statistic
+from hookql.statistics.grouped_moments import GroupedMoments
 from hookql.statistics.moments import Moments
 
 if TYPE_CHECKING:
@@ -26,10 +27,11 @@ DDOF = Parameter("ddof", 0, check_ddof)
     key="moments",
     order=2,
     accumulator=partial(Moments, order=2),
+    grouped=partial(GroupedMoments, order=2),
     cell_method="variance",
     parameters=(DDOF,),
 )
-def var(state: Moments, ddof: int | float = 0) -> Tensor:
+def var(state: Moments | GroupedMoments, ddof: int | float = 0) -> Tensor:
     """Variance, ``sum((x - mean) ** 2) / (n - ddof)``; NaN where n <= ddof.
 
     Chan, Golub and LeVeque, "Algorithms for computing the sample variance", 1983.

@@ -119,7 +119,8 @@ def test_window_is_bounded(length: int, most: int) -> None:
     window: Any = {"window_tokens": 1000} if length == 10 else {}
     given = 0
     for batch in batches(source(), tokens_per_batch=50, **window):
-        assert taken - given <= most
+        # One more is looked at, to know which samples are complete.
+        assert taken - given <= most + 1
         given += len(batch.contexts)
     assert 20_000 == given
 

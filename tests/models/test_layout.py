@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from attrs import evolve
 
 from hookql.models.feed import Size
-from hookql.models.layout import Layout, Misaligned, find_layout
+from hookql.models.layout import Layout, Misaligned, find_layout, find_pattern_layout
 
 SIZES = [Size(2, 5, 9), Size(3, 7, 13), Size(2, 11, 9), Size(5, 5, 17)]
 HEADS = frozenset({4, 2})
@@ -54,9 +55,11 @@ ALIGNED = {
     "an extra position": (("B", "S+1", 8), "one of its axes follows neither"),
     "flat and more": (("B*S", "S"), "its rows are more than the tokens"),
     "twice flat": (("B*S", "B*S"), "its rows are more than the tokens"),
-    "decoder": (("B", "D", 8), "it follows the decoder's tokens"),
-    "decoder, flat": (("B*D", 8), "it follows the decoder's tokens"),
-    "cross attention": (("B", 4, "D", "S"), "it follows the decoder's tokens"),
+    "decoder": (("B", "D", 8), Layout(0, 1, None, ("feature",), "target")),
+    "decoder, flat": (("B*D", 8), Layout(None, None, 0, ("feature",), "target")),
+    "decoder's heads": (("B", 4, "D", 8), Layout(0, 2, None, ("head", "feature"), "target")),
+    "decoder's attention": (("B", 4, "D", "D"), "two of its axes follow the tokens"),
+    "cross attention": (("B", 4, "D", "S"), "one of its axes follows the text's tokens and one"),
 }
 
 
@@ -70,6 +73,37 @@ def test_axes_are_found_by_how_they_vary(case: str) -> None:
         assert expected in found.reason
     else:
         assert expected == found
+
+
+PATTERNS = {
+    "of a text": (("B", 4, "S", "S"), Layout(0, 2, None, ("head", "key"))),
+    "of a target": (("B", 4, "D", "D"), Layout(0, 2, None, ("head", "key"), "target")),
+    "across": (("B", 4, "D", "S"), "their queries are the target's tokens and their keys the text"),
+    "a bias for all samples": ((1, 4, "S", "S"), "their axes are not (batch, head, query, key)"),
+    "a window": (("B", "S", 4, 8), "their axes are not (batch, head, query, key)"),
+}
+
+
+@pytest.mark.parametrize("case", PATTERNS)
+def test_patterns_have_queries_heads_and_keys(case: str) -> None:
+    """Rows are the queries; whose tokens they are is told."""
+    axes, expected = PATTERNS[case]
+    found = find_pattern_layout(shapes(*axes), SIZES)
+    if isinstance(expected, str):
+        assert isinstance(found, Misaligned)
+        assert expected in found.reason
+    else:
+        assert expected == found
+
+
+def test_rows_of_a_pattern_are_its_queries() -> None:
+    """Row ``b * S + q`` is (head, key) of query q, and its key axis has no size of its own."""
+    layout = Layout(0, 2, None, ("head", "key"))
+    weights = torch.arange(3 * 4 * 7 * 7).reshape(3, 4, 7, 7)
+    rows = layout.rows(weights, 3, 7)
+    assert (21, 4, 7) == rows.shape
+    assert torch.equal(weights[1, :, 5], rows[1 * 7 + 5])
+    assert ("batch", 4, "position", "key") == layout.describe(weights.shape)
 
 
 @pytest.mark.parametrize("size", [2, 3, 5, 7, 11])
@@ -104,7 +138,7 @@ def test_rows_are_the_tokens_sample_by_sample(case: str) -> None:
     """Row ``b * S + s`` holds what the tensor has for sample b at position s."""
     axes, layout = ALIGNED[case]
     assert isinstance(layout, Layout)
-    size = SIZES[1]
+    size = evolve(SIZES[1], positions=SIZES[1].length(layout.stream))
     shape = shapes(*axes)[1]
     tensor = torch.arange(torch.Size(shape).numel()).reshape(shape)
     rows = layout.rows(tensor, size.batch, size.positions)

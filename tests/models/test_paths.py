@@ -14,7 +14,8 @@ from torch import nn
 from hookql.errors import QueryError, Source
 from hookql.language import ast
 from hookql.language.parser import parse
-from hookql.models.paths import is_a, layer_and_role, match_sites
+from hookql.models.classes import is_a
+from hookql.models.paths import layer_and_role, match_sites
 from tests.tiny import tiny
 
 
@@ -203,12 +204,12 @@ def test_bounds_hold_for_every_list_that_is_reached(t5: nn.Module) -> None:
     assert ("index-out-of-range", "encoder.block") == (error.code, error.message.split("`")[1])
 
 
-def test_canonical_sites_are_refused_until_they_are_built(gpt2: nn.Module) -> None:
-    """`@attn` is said to be missing, and does not match nothing in silence."""
+def test_a_canonical_site_without_an_index_is_not_all_layers(gpt2: nn.Module) -> None:
+    """`@attn` alone says no layers, as `h` alone says no block."""
     site = ast.CanonicalSite("attn")
     with pytest.raises(QueryError) as caught:
         match_sites(gpt2, [site], [], Source(""))
-    assert "not-yet" == caught.value.code
+    assert "needs-index" == caught.value.code
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,16 @@ from torch import nn
 from hookql.errors import QueryError, Source
 from hookql.language import ast
 from hookql.language.parser import parse
+from hookql.models.classes import computes
 from hookql.models.load import wrap_model
-from hookql.models.paths import computes, match_sites
+from hookql.models.paths import match_sites
 from hookql.models.tree import render_modules
 from tests.tiny import NAMES, tiny
 
 
-@pytest.mark.parametrize("name", ["gpt2", "t5", "mixtral"])
+@pytest.mark.parametrize("name", ["gpt2", "t5", "mixtral", "falcon-grouped", "granite", "albert"])
 def test_whole_tree(name: str, golden: Callable[[str, str], None]) -> None:
-    """Classes, weights and sites; equal layers once, tied weights said."""
+    """Classes, weights and sites; equal layers once, tied weights said; canonical names beside."""
     module, tokenizer, _ = tiny(name)
     golden(f"models/tree/{name}.txt", render_modules(wrap_model(module, tokenizer)))
 
@@ -29,7 +30,7 @@ def test_lines_are_the_sites_of_all_modules(name: str) -> None:
     module = tiny(name)[0]
     text = render_modules(wrap_model(module))
     assert max(map(len, text.splitlines())) <= 100
-    lines = text.splitlines()[2:]
+    lines = text.split("\n\n")[1].splitlines()
     # A class that did not fit beside its site stands alone, far to the right.
     sites = [line.split()[0] for line in lines if line[0] != " " or len(line) < 3 or _is_site(line)]
     program = parse("capture count from " + ", ".join(sites))
@@ -69,7 +70,8 @@ def test_layers_that_differ_are_not_folded_together() -> None:
     layers = nn.ModuleList([nn.Linear(2, 2) if i % 2 else nn.ReLU() for i in range(6)])
     root = nn.Module()
     root.layers = layers
-    lines = [line.split()[:3] for line in render_modules(wrap_model(root)).splitlines()[2:]]
+    text = render_modules(wrap_model(root)).split("\n\n")[1]
+    lines = [line.split()[:3] for line in text.splitlines()]
     expected = [["layers[0:5:2]", "ReLU", "x3"], ["layers[1:6:2]", "Linear", "x3"]]
     assert expected == lines
 
@@ -78,4 +80,30 @@ def test_modules_under_a_second_name_are_shown_as_such() -> None:
     """A shared module's second line names the first, and does not repeat what is below."""
     shared = nn.Sequential(nn.Linear(1, 1))
     text = render_modules(wrap_model(nn.ModuleDict({"a": shared, "b": shared})))
-    assert text.splitlines()[-1].split() == ["b", "Sequential", "is", "a"]
+    assert text.split("\n\n")[1].splitlines()[-1].split() == ["b", "Sequential", "is", "a"]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("albert", "mamba")])
+def test_canonical_names_stand_beside_what_they_select(name: str) -> None:
+    """Each line of a canonical site names the hook points that the site selects."""
+    module = tiny(name)[0]
+    text = render_modules(wrap_model(module)).split("\n\n")[2]
+    lines = [line.split() for line in text.splitlines() if line.startswith("@")]
+    assert 18 == len(lines)
+    for site, *where in lines:
+        if where[0] == "none:":
+            continue
+        program = parse(f"capture count from {site}; capture count from {where[0]}")
+        canonical, written = program.statements
+        assert isinstance(canonical, ast.Capture)
+        assert isinstance(written, ast.Capture)
+        expected = match_sites(module, canonical.sites, (), program.source)
+        found = match_sites(module, written.sites, (), program.source)
+        assert [match.point for match in expected] == [match.point for match in found]
+
+
+def test_filter_leaves_the_canonical_names_of_what_it_matches() -> None:
+    """Below a filtered tree stand the sites of the modules in it, with their layers."""
+    text = render_modules(wrap_model(tiny("gpt2")[0]), "h[1,3].attn.c_attn")
+    names = [line.split()[0] for line in text.split("\n\n")[2].splitlines()[1:]]
+    assert ["@q[1,3]", "@k[1,3]", "@v[1,3]"] == names

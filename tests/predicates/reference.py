@@ -5,6 +5,7 @@ True, False, or None where the predicate is undefined.
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Mapping, Sequence
@@ -27,14 +28,35 @@ _OPS = {
 }
 _ROLES = ("bos", "eos", "unk", "cls", "sep", "mask", "pad")
 _IDS = ("token", "prev", "next")
+_SIGNALS = ("surprisal", "loss", "prob", "rank", "entropy")
+_FUNCTIONS = {
+    "abs": abs,
+    "square": lambda v: v * v,
+    "relu": lambda v: v if v != v else max(v, 0.0),
+    "sign": lambda v: v if v != v else float((v > 0) - (v < 0)),
+    "clip": lambda v, lo, hi: v if v != v else min(max(v, lo), hi),
+    "isfinite": math.isfinite,
+    "isnan": math.isnan,
+}
+_TESTS = ("isfinite", "isnan")
+Given = Mapping[Any, Sequence[float | None]]
 
 
 class Reference:
-    """Evaluates at one token of one context; ``texts`` are the tokens', ``roles`` their ids."""
+    """Evaluates at one token of one context; ``texts`` are the tokens', ``roles`` their ids.
 
-    def __init__(self, texts: Sequence[str], roles: Mapping[str, int]) -> None:
+    ``given`` has, by the `id` of a context, its signals by name and its values by expression.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        roles: Mapping[str, int],
+        given: Mapping[int, Given] | None = None,
+    ) -> None:
         self.texts = texts
         self.roles = roles
+        self.given = given or {}
 
     def __call__(self, node: ast.Expression, context: Context, at: int) -> bool | None:
         if isinstance(node, ast.And):
@@ -56,7 +78,9 @@ class Reference:
             if isinstance(node.value, ast.Name) and value is not None:
                 value = self.texts[value]
             return None if value is None else re.search(node.regex.pattern, value) is not None
-        if isinstance(node, ast.Call):
+        if isinstance(node, ast.Within):
+            return within(node, context, at)
+        if isinstance(node, ast.Call) and node.function == "random":
             rate, seed = (self._value(a.value, None, context, at) for a in node.arguments)
             return self._random(rate, seed, context, at)
         value = self._value(node, None, context, at)
@@ -99,6 +123,15 @@ class Reference:
 
     def _value(self, node: Any, other: Any, context: Context, at: int) -> Any:
         content = [i for i in range(len(context.ids)) if not context.special[i]]
+        given = self.given.get(id(context), {})
+        if node in given:
+            value = given[node][at]
+            return bool(value) if isinstance(node, ast.Call) and node.function in _TESTS else value
+        if isinstance(node, ast.Call):
+            values = [self._value(a.value, None, context, at) for a in node.arguments]
+            return None if None in values else _FUNCTIONS[node.function](*values)
+        if isinstance(node, ast.And | ast.Or | ast.Not | ast.Compare | ast.Within):
+            return self(node, context, at)
         if isinstance(node, ast.Number | ast.String):
             return node.value
         if isinstance(node, ast.Unary):
@@ -127,6 +160,9 @@ class Reference:
             "length": lambda: len(context.ids),
             "sample": lambda: sample.index,
             "prev": lambda: int(context.ids[at - 1]) if at else None,
+            "chunk": lambda: context.earlier if context.owner[at] == 0 else 0,
+            "offset": lambda: int(context.offset[at]),
+            **{name: lambda name=name: given[name][at] for name in _SIGNALS},
             "next": lambda: int(context.ids[at + 1]) if at + 1 < len(context.ids) else None,
         }.get(node.id, lambda: None)()
 
@@ -139,6 +175,17 @@ class Reference:
             return x ^ (x >> 31)
 
         state = mix(seed % 2**64)
-        for part in (context.samples[context.owner[at]].index, context.chunk, at):
+        chunk = context.earlier if context.owner[at] == 0 else 0
+        for part in (context.samples[context.owner[at]].index, chunk, at):
             state = mix(state ^ part)
         return (state >> 11) / 2**53 < rate
+
+
+def within(node: ast.Within, context: Context, at: int) -> bool:
+    """Whether a character of the token is in a match, found by the standard library."""
+    pattern = node.pattern
+    regex = re.escape(pattern.value) if isinstance(pattern, ast.String) else pattern.pattern
+    text = context.samples[context.owner[at]].text
+    matched = {i for match in re.finditer(regex, text) for i in range(*match.span())}
+    assert context.spans is not None
+    return not matched.isdisjoint(range(*context.spans[at].tolist()))

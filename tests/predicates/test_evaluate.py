@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,17 +15,19 @@ from hookql.data.batches import Batch, batches, collate
 from hookql.data.encode import Context, Encoder
 from hookql.data.samples import Field, Sample
 from hookql.errors import DataError, QueryError, Source
-from hookql.language import ast
+from hookql.language import ast, names
 from hookql.language.parser import parse
+from hookql.language.values import value_leaves
+from hookql.language.walk import walk
 from hookql.predicates.columns import COLUMNS
 from hookql.predicates.evaluate import Predicate, compile_predicate
+from hookql.predicates.values import Values
 from hookql.predicates.vocabulary import Vocabulary
 from tests.data.toys import byte_bpe, metaspace, slow
 from tests.predicates.reference import Reference
 
 VOCABULARY = Vocabulary(metaspace())
 TEXTS = ["<unk>", "a", " a", "Paris", " Paris", " ", "P", "aris", "s"]
-REFERENCE = Reference(TEXTS, {"unk": 0})
 
 
 def _where(text: str) -> tuple[ast.Expression, Source]:
@@ -53,7 +56,38 @@ EQUAL = st.sampled_from(["==", "!="])
 ORDER = st.sampled_from(["==", "!=", "<", "<=", ">", ">="])
 ID_COLUMNS = st.sampled_from(["token", "prev", "next"]).map(ast.Name)
 POSITIONS = st.sampled_from(["position", "content_position"]).map(ast.Name)
-COUNTS = st.sampled_from(["length", "sample"]).map(ast.Name)
+COUNTS = st.sampled_from(["length", "sample", "chunk", "offset"]).map(ast.Name)
+SIGNALS = ("surprisal", "loss", "prob", "rank", "entropy")
+X = ast.Argument(ast.Name("x"))
+LEAVES: tuple[ast.Expression, ...] = (
+    ast.Call("norm", (X,)),
+    ast.Subscript(ast.Name("x"), 3),
+    ast.Call("argmax", (ast.Argument(ast.Call("lens", (X,))),)),
+)
+FINITE = ast.Call("isfinite", (ast.Argument(LEAVES[1]),))
+LEAF = st.sampled_from(LEAVES)
+REAL = st.sampled_from(SIGNALS).map(ast.Name) | LEAF
+TOKEN_REAL = st.sampled_from([*SIGNALS, "position", "content_position"]).map(ast.Name)
+CALLS = st.one_of(
+    st.builds(
+        lambda name, value: ast.Call(name, (ast.Argument(value),)),
+        st.sampled_from(["abs", "square", "relu", "sign"]),
+        TOKEN_REAL,
+    ),
+    st.builds(
+        lambda value, lo, hi: ast.Call(
+            "clip", (ast.Argument(value), ast.Argument(lo), ast.Argument(hi))
+        ),
+        TOKEN_REAL,
+        st.integers(0, 2).map(ast.Number),
+        st.integers(2, 5).map(ast.Number),
+    ),
+)
+TESTS = st.builds(
+    lambda name, value: ast.Call(name, (ast.Argument(value),)),
+    st.sampled_from(["isfinite", "isnan"]),
+    TOKEN_REAL,
+) | st.just(FINITE)
 TOKENS = st.sampled_from(["a", " a", "Paris", " Paris", "<unk>", "aris", " "]).map(ast.String)
 IDS = st.builds(ast.Number, st.integers(0, 8))
 ROLES = st.sampled_from(["unk", "bos", "eos", "cls", "sep", "mask", "pad"]).map(ast.Name)
@@ -86,6 +120,14 @@ ATOMS = st.one_of(
     _in(ID_COLUMNS, TOKENS | IDS | ROLES | NONE),
     _pair(POSITIONS, ORDER, ENDS | LAST),
     _pair(POSITIONS, EQUAL, NONE),
+    _pair(REAL | CALLS, ORDER, REAL | CALLS | NUMBERS | POSITIONS | _row("n")),
+    _pair(LEAF, EQUAL, ID_COLUMNS),
+    _pair(st.builds(ast.Binary, st.sampled_from("+-*"), REAL, NUMBERS), ORDER, REAL),
+    _in(REAL, NUMBERS | POSITIONS),
+    _pair(TOKEN_REAL | CALLS, EQUAL, NONE),
+    _pair(st.builds(lambda a, b: ast.Compare((">",), (a, b)), POSITIONS, NUMBERS), EQUAL, NONE),
+    _pair(st.builds(ast.Not, TESTS), EQUAL, NONE | st.just(ast.Name("true"))),
+    TESTS,
     _pair(ENDS | LAST, ORDER, POSITIONS),
     _in(POSITIONS, ENDS | LAST | NONE),
     CHAIN,
@@ -154,18 +196,61 @@ def corpora(draw: Any) -> list[Context]:
                 np.array(owner[: len(ids)]),
                 samples,
                 draw(st.integers(0, 2)),
+                earlier=draw(st.integers(0, 2)),
+                offset=np.array(draw(st.lists(INTEGERS, min_size=9, max_size=9))[: len(ids)]),
             )
         )
     return contexts
 
 
-@settings(max_examples=500, deadline=None)
-@given(PREDICATES, corpora())
-def test_against_reference(expression: ast.Expression, contexts: list[Context]) -> None:
+FLOATS = (None, None, 0.0, 1.0, 2.0, 3.0, 5.0, 0.5, -1.0, np.inf, np.nan)
+
+
+def _given(seed: int, contexts: list[Context]) -> dict[int, dict[Any, list[Any]]]:
+    """Signals and values of each context: one number, or none, a token."""
+    generator = np.random.default_rng(seed)
+
+    def some(choices: tuple[Any, ...]) -> list[Any]:
+        return [choices[i] for i in generator.integers(len(choices), size=9)]
+
+    return {
+        id(context): {
+            **{name: some(FLOATS) for name in (*SIGNALS, *LEAVES)},
+            FINITE: some((0.0, 1.0)),
+        }
+        for context in contexts
+    }
+
+
+def _with(batch: Batch, given: dict[int, dict[Any, list[Any]]]) -> Batch:
+    """The batch with these signals and values in it, and NaN in padding."""
+
+    def values(name: Any) -> Values:
+        value = np.full(batch.ids.shape, np.nan)
+        defined = np.zeros(batch.ids.shape, np.bool_)
+        for row, context in enumerate(batch.contexts):
+            for at, number in enumerate(given[id(context)][name][: len(context.ids)]):
+                value[row, at] = 7 if number is None else number
+                defined[row, at] = number is not None
+        return Values(value, defined)
+
+    return attrs.evolve(
+        batch,
+        signals={name: values(name) for name in SIGNALS},
+        values={leaf: values(leaf) for leaf in (*LEAVES, FINITE)},
+    )
+
+
+@settings(max_examples=800, deadline=None)
+@given(PREDICATES, corpora(), st.integers(0, 2**31))
+def test_against_reference(expression: ast.Expression, contexts: list[Context], seed: int) -> None:
     """Kept tokens, and the number of undefined ones, are those of the slow evaluator."""
-    kept, undefined = compile_predicate(expression, VOCABULARY, Source(""))(collate(contexts, 3))
+    given = _given(seed, contexts)
+    predicate = compile_predicate(expression, VOCABULARY, Source(""))
+    kept, undefined = predicate(_with(collate(contexts, 3), given))
+    reference = Reference(TEXTS, {"unk": 0}, given)
     expected = [
-        [REFERENCE(expression, context, at) for at in range(len(context.ids))]
+        [reference(expression, context, at) for at in range(len(context.ids))]
         for context in contexts
     ]
     found = [row[: len(c.ids)].tolist() for row, c in zip(kept, contexts, strict=True)]
@@ -173,6 +258,9 @@ def test_against_reference(expression: ast.Expression, contexts: list[Context]) 
     assert sum(row.count(None) for row in expected) == undefined
     assert not (kept & ~collate(contexts).mask).any()
     assert kept.dtype == np.bool_
+    mentioned = {node.id for node in walk(expression) if isinstance(node, ast.Name)}
+    assert mentioned & set(SIGNALS) == predicate.signals
+    assert set(value_leaves(expression)) == set(predicate.values)
 
 
 def _kept(predicate: Predicate, found: list[Batch]) -> tuple[set[tuple[int, int, int]], int]:
@@ -251,6 +339,11 @@ FACTS: list[tuple[str, list[bool], int]] = [
     ("token < 2", [True, False, True], 0),
     ("special == false", [True, True, True], 0),
     ("(position > 0) == (token == 1)", [True, False, True], 0),
+    ("chunk == 0 and offset == 0", [True, True, True], 0),
+    ("sqrt(position) < 1.2 and exp(position) > 2 and log(position) == 0", [False, True, False], 0),
+    ("abs(log(position)) > 1", [True, False, False], 0),
+    ("isfinite(1 / position)", [False, True, True], 0),
+    ("not isnan(0 / position)", [False, True, True], 0),
     ("random(1)", [True, True, True], 0),
     ("random(0)", [False, False, False], 0),
     ("row.anything == none", [True, True, True], 0),
@@ -341,9 +434,8 @@ def test_random_is_pinned() -> None:
 
 
 def test_every_column_has_a_document() -> None:
-    """Each registered column says what it is, and the eight of the language are there."""
-    names = ["token", "special", "position", "content_position", "length", "sample", "prev", "next"]
-    assert set(names) <= set(COLUMNS)
+    """Each registered column says what it is, and those of the language are there."""
+    assert {*names.COLUMNS, *names.SIGNALS} == set(COLUMNS)
     assert all(column.read.__doc__ for column in COLUMNS.values())
 
 
@@ -363,7 +455,9 @@ WRONG: dict[str, str] = {
     "last": "length == last",
     "rate": "random(1.5) or random(0.5, seed=0.5) or random(0.5, sed=1) or random(position)",
     "not-a-predicate": "position and token",
-    "not-yet": 'within "New York"',
+    "no-axis": "position[3] > 1 or norm(position) > 2 or clip(position, 1) > 2",
+    "empty-within": 'within ""',
+    "bad-regex-within": "within /a(b/",
     "unknown-name": "positon > 3",
 }
 
@@ -381,14 +475,15 @@ def test_without_tokenizer(golden: Callable[[str, str], None]) -> None:
     kept, _ = _compile("token in {4, 999999} and token != pad", None)(_batch())
     assert [False, True, False] == kept[0].tolist()
     with pytest.raises(QueryError) as caught:
-        _compile('token == "a" or prev in {eos, "b"} or token ~ /a/', None)
+        _compile('token == "a" or prev in {eos, "b"} or token ~ /a/ or within "a"', None)
     golden("predicates/needs-tokenizer.txt", f"{caught.value}\n")
 
 
 def test_slow_pattern(monkeypatch: pytest.MonkeyPatch, golden: Callable[[str, str], None]) -> None:
     """A pattern that explodes is stopped, over the vocabulary and over the data."""
+    monkeypatch.setattr("hookql.predicates.patterns.PATIENCE", 0.05)
     monkeypatch.setattr("hookql.predicates.vocabulary.PATIENCE", 0.05)
-    monkeypatch.setattr("hookql.predicates.operands.PATIENCE", 0.05)
+    monkeypatch.setattr("hookql.predicates.searches.PATIENCE", 0.05)
     hostile = Vocabulary(metaspace())
     hostile.texts = ["a" * 40 + "b"]
     with pytest.raises(QueryError) as caught:

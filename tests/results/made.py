@@ -8,16 +8,22 @@ from typing import Any
 import numpy as np
 
 from hookql.errors import NOWHERE
+from hookql.language import ast
 from hookql.language.query import StatisticSpec
-from hookql.results.captured import CaptureResult, SiteResult
+from hookql.results.captured import CaptureResult, GroupAxis, SiteResult
 from hookql.results.provenance import provenance
 
 WHEN = datetime(2026, 1, 31, 12, 30, 5, 250_000, tzinfo=UTC)
 
 
-def spec(name: str, variable: str | None = None, **parameters: float) -> StatisticSpec:
+X = ast.Name("x")
+
+
+def spec(
+    name: str, variable: str | None = None, value: ast.Expression = X, **parameters: Any
+) -> StatisticSpec:
     """A statistic asked for."""
-    return StatisticSpec(name, parameters, variable or name, NOWHERE)
+    return StatisticSpec(name, value, parameters, variable or name, NOWHERE)
 
 
 def numbers(*shape: int, start: float = 0.0) -> np.ndarray[Any, Any]:
@@ -94,3 +100,19 @@ def attributes(**given: Any) -> dict[str, Any]:
         "versions": {"hookql": "0.1.0", "torch": "2.13.0", "python": "3.11.9"},
     }
     return provenance(**(values | given))
+
+
+def grouped(
+    keys: tuple[GroupAxis, ...],
+    variables: dict[str, np.ndarray[Any, Any]],
+    count: np.ndarray[Any, Any],
+    **given: Any,
+) -> CaptureResult:
+    """One capture of a module without layers, by keys."""
+    one = site(None, variables=variables, count=count, role="lm_head")
+    return capture(one, keys=keys, **given)
+
+
+def normal(layer: int, *shape: int) -> np.ndarray[Any, Any]:
+    """Numbers that look like a layer's."""
+    return (1 + layer) * np.random.default_rng(layer).standard_normal(shape)

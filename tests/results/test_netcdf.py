@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hookql.errors import HookQLError, UsageError
 from hookql.results.captured import CaptureResult, SiteResult
 from hookql.results.netcdf import check_target, load, save
+from hookql.results.table import render
 from hookql.results.tree import build_tree
 from tests.results.made import attributes, capture, site, spec
 
@@ -114,6 +115,22 @@ def test_a_loaded_file_is_closed(tree: xarray.DataTree, tmp_path: Path) -> None:
     back = load(path)
     path.unlink()
     xarray.testing.assert_identical(tree, back)
+
+
+def test_a_large_file_is_read_as_it_is_used(
+    tree: xarray.DataTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers stay on disk until someone looks at them; printing and saving work all the same."""
+    save(tree, tmp_path / "first.nc")
+    assert load(tmp_path / "first.nc")["mean"].variable._in_memory
+    monkeypatch.setattr("hookql.results.netcdf.LARGE", 1)
+    back = load(tmp_path / "first.nc")
+    assert not back["mean"].variable._in_memory
+    assert render(back, 80) == render(tree, 80)
+    assert not back["mean"].variable._in_memory
+    save(back, tmp_path / "second.nc")
+    xarray.testing.assert_identical(tree, load(tmp_path / "second.nc"))
+    back.close()
 
 
 def refused(path: Path, tree: xarray.DataTree, overwrite: bool = False) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,15 +15,10 @@ from hypothesis import strategies as st
 from hookql.results.cells import bars, number_text
 from hookql.results.table import render, summary
 from hookql.results.tree import build_tree
-from tests.results.made import WHEN, attributes, capture, site, spec
+from tests.results.made import WHEN, attributes, capture, normal, site, spec
 
 Golden = Callable[[str, str], None]
 ALL = ("mean", "std", "var", "min", "max", "rms", "sum")
-
-
-def normal(layer: int, *shape: int) -> np.ndarray[Any, Any]:
-    """Numbers that look like a layer's."""
-    return (1 + layer) * np.random.default_rng(layer).standard_normal(shape)
 
 
 def first() -> xarray.DataTree:

@@ -1,0 +1,31 @@
+"""Functions of one number, as predicates and token columns may use them: in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from hookql.predicates.values import Array
+
+
+def _relu(value: Array) -> Array:
+    """The positive part; NaN stays NaN."""
+    return np.maximum(value, 0.0)
+
+
+FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "abs": np.abs,
+    "sqrt": np.sqrt,
+    "square": np.square,
+    "exp": np.exp,
+    "log": np.log,
+    "relu": _relu,
+    "sign": np.sign,
+    "clip": np.clip,
+    "isfinite": np.isfinite,
+    "isnan": np.isnan,
+}
+TESTS = ("isfinite", "isnan")
+"""Those that are true or false."""

@@ -1,0 +1,59 @@
+"""What `hookql show` says before the tables: what a file holds and how it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from typing import Any
+
+import xarray
+
+from hookql.results.cells import plural
+from hookql.results.rows import main_variables
+
+COUNTS = {
+    "samples": "sample",
+    "tokens_run": "token run",
+    "tokens_skipped": "token skipped",
+    "tokens_dropped": "token dropped",
+    "samples_truncated": "sample truncated",
+    "samples_split": "sample split",
+    "samples_empty": "sample empty",
+}
+
+
+def facts(tree: xarray.DataTree) -> Iterator[tuple[str, str]]:
+    """What is worth reading of the attributes, by a short name."""
+
+    def given(*names: str) -> list[str]:
+        return [str(tree.attrs[n]) for n in names if tree.attrs.get(n) not in (None, "", "none")]
+
+    yield "query", str(tree.attrs.get("query", "")).strip()
+    yield "model", ", ".join(given("model", "model_class", "dtype_run", "device"))
+    yield "data", " · ".join([*given("data"), *_counts(tree.attrs)])
+    yield "made", ", ".join(given("ended", "source"))
+    for node in tree.subtree:
+        if node.has_data:
+            data = node.to_dataset()
+            sizes = ", ".join(f"{dim} {size}" for dim, size in data.sizes.items())
+            names = ", ".join([*main_variables(data), *(["count"] if "count" in data else [])])
+            where = "" if node is tree else f"{node.path[1:]}: "
+            yield "holds", f"{where}{names} ({sizes or 'no dimension'})"
+
+
+def _counts(attributes: Mapping[Hashable, Any]) -> Iterator[str]:
+    for name, words in COUNTS.items():
+        if number := int(attributes.get(name) or 0):
+            noun, _, rest = words.partition(" ")
+            yield f"{number:,} {plural(noun, number)} {rest}".rstrip()
+
+
+def run_line(attributes: Mapping[Hashable, Any]) -> str:
+    """``1.2 s for 36 samples · ran 48 % of the model``."""
+    parts = []
+    if "seconds" in attributes:
+        samples = attributes.get("samples")
+        what = f" for {int(samples):,} {plural('sample', int(samples))}" if samples else ""
+        parts.append(f"{float(attributes['seconds']):.3g} s{what}")
+    if "forward_share" in attributes and attributes.get("tokens_run", 1):
+        parts.append(f"ran {100 * float(attributes['forward_share']):.0f} % of the model")
+    return " · ".join(parts)
