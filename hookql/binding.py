@@ -19,8 +19,14 @@ from hookql.detectors import Place
 from hookql.errors import Diagnostic, HookQLError, QueryError
 from hookql.expressions import Axes, Expression, compile_expression, require_scalar
 from hookql.language import ast
-from hookql.language.query import CaptureSpec, Query, capture_names
-from hookql.language.values import operands_in, signals_in, token_leaves, value_leaves
+from hookql.language.query import CaptureSpec, Query, StatisticSpec, capture_names
+from hookql.language.values import (
+    operands_in,
+    signals_in,
+    token_leaves,
+    value_leaves,
+    with_row_truths,
+)
 from hookql.language.walk import walk
 from hookql.models.cost import share_run
 from hookql.models.feed import Feed
@@ -73,6 +79,7 @@ def bind(query: Query, model: Model, feed: Feed, columns: Sequence[str] | None =
         predicates=tuple(binder.predicate(selector.where) for selector in binder.selectors),
         columns=binder.compiled,
         there=binder.there,
+        vocabulary=binder.words(),
         logits=logits,
         probe=learnt,
         stop=stop,
@@ -112,9 +119,9 @@ class _Binder:
 
     def readers(self, spec: CaptureSpec) -> None:
         """Compile a capture's predicate, its keys and all token leaves."""
-        leaves = [leaf for stat in spec.statistics for leaf in token_leaves(stat.value)]
-        for leaf in value_leaves(spec.where) if spec.where is not None else ():
-            leaves += token_leaves(leaf)
+        whole = [stat.value for stat in spec.statistics]
+        whole += value_leaves(spec.where) if spec.where is not None else ()
+        leaves = [leaf for node in whole for leaf in token_leaves(with_row_truths(node))]
         for node in (*leaves, *(key.expression for key in spec.by)):
             self._trying(lambda node=node: self._column(node))  # type: ignore[misc]
         for key in (key.expression for key in spec.by):
@@ -128,7 +135,7 @@ class _Binder:
             return None
         if where not in self._predicates:
             self._predicates[where] = compile_predicate(
-                where, self._words(), self.query.source, self.names
+                where, self.words(), self.query.source, self.names
             )
         return self._predicates[where]
 
@@ -182,13 +189,14 @@ class _Binder:
         keys = tuple(key.expression for key in spec.by)
         values = {}
         for leaf in value_leaves(spec.where) if spec.where is not None else ():
-            values[leaf] = self._expression(leaf, operands, stream)
-            require_scalar(values[leaf], self.query.source)
+            found = self._trying(lambda leaf=leaf: self._one_number(leaf, operands, stream))  # type: ignore[misc]
+            if found is not None:
+                values[leaf] = found
         if values and seen.calls > 1:
-            raise QueryError([self._several_calls(spec, match, seen)])
+            self.problems.append(self._several_calls(spec, match, seen))
         selector = self._selector(spec.where, keys, stream)
-        asked = []
-        for stat in spec.statistics:
+
+        def ask(stat: StatisticSpec) -> Asked:
             expression = self._expression(stat.value, operands, stream)
             wrong = unusable(stat, STATISTICS[stat.name], expression, match, self.query)
             if wrong is not None:
@@ -196,13 +204,25 @@ class _Binder:
             more = [there(leaf) for leaf in expression.leaves if not always(leaf)]
             more += visible(expression, seen)
             number = self._selector(joined([spec.where, *more]), keys, stream) if more else selector
-            asked.append(Asked(stat, STATISTICS[stat.name], expression, number))
+            return Asked(stat, STATISTICS[stat.name], expression, number)
+
+        asked = [self._trying(lambda stat=stat: ask(stat)) for stat in spec.statistics]  # type: ignore[misc]
+        right = tuple(one for one in asked if one is not None)
         place = Place(match.point, match.view)
-        return Target(place, match.layer, match.role, match.site, tuple(asked), selector, values)
+        return Target(place, match.layer, match.role, match.site, right, selector, values)
+
+    def _one_number(
+        self, leaf: ast.Expression, operands: Mapping[str, Axes], stream: str
+    ) -> Expression:
+        """A value expression of a predicate, which must be one number a token."""
+        expression = self._expression(leaf, operands, stream)
+        require_scalar(expression, self.query.source)
+        return expression
 
     def _expression(
         self, node: ast.Expression, operands: Mapping[str, Axes], stream: str
     ) -> Expression:
+        node = with_row_truths(node)
         leaves = {leaf: self._column(leaf).kind for leaf in token_leaves(node)}
         for part in walk(node):
             if isinstance(part, ast.Call) and part.function == "lens":
@@ -217,10 +237,11 @@ class _Binder:
 
     def _column(self, node: ast.Expression) -> Column:
         if node not in self.compiled:
-            self.compiled[node] = compile_column(node, self._words(), self.query.source, self.names)
+            self.compiled[node] = compile_column(node, self.words(), self.query.source, self.names)
         return self.compiled[node]
 
-    def _words(self) -> Vocabulary | None:
+    def words(self) -> Vocabulary | None:
+        """What tokens spell; None where the inputs are no tokens."""
         if self._vocabulary is None and self.feed.tokens:
             self._vocabulary = Vocabulary(self.model.tokenizer)
         return self._vocabulary

@@ -184,7 +184,11 @@ def wrong_groups(
         message = "encoder and decoder sites have tokens of their own and cannot share one `by`"
         help = "write a capture for each"
         found.append(Diagnostic("two-streams", message, span, query.source, help))
-    ragged = any(None in a.expression.axes.sizes for target in targets for a in target.asked)
+    ragged = any(
+        None in asked.expression.axes.sizes and asked.statistic.key != "count"
+        for target in targets
+        for asked in target.asked
+    )
     if ragged and any(key.expression == ast.Name("sample") for key in spec.by):
         message = "the keys of an attention pattern cannot be kept apart by sample"
         help = "choose keys, as in `x[key=0]`, or reduce them, as in `entropy(x)`"

@@ -166,6 +166,7 @@ class Detector:
             rows = Rows(operands, self._leaves(operands["x"].device))
             prepare([*self.watched.shared, *self.watched.values.values()], rows)
             known = {e.node: e(rows) for e in self.watched.shared}
+            known |= {node: e(rows) for node, e in self.watched.values.items()}
             values = {node: self._value(e, rows) for node, e in self.watched.values.items()}
             for number, predicate in self.watched.masks.items():
                 if predicate.values:

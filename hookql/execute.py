@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import xarray
 from attrs import evolve, frozen
@@ -25,6 +26,7 @@ from hookql.models.names import folded
 from hookql.options import ModelOptions, RunOptions, check_options, model_options
 from hookql.plan import Plan, PlannedCapture
 from hookql.progress import progress as progress_bar
+from hookql.results.captured import CaptureResult
 from hookql.results.collect import collect
 from hookql.results.outputs import plan_outputs
 from hookql.results.provenance import provenance
@@ -89,7 +91,7 @@ def execute(
     if len(rest) < len(results):
         remaining = build_tree(rest, attributes) if rest else None
     written = outputs.write(results, attributes, remaining)
-    warnings = (*plan.warnings, *_warnings(plan, outcome, source))
+    warnings = (*plan.warnings, *_warnings(plan, outcome, source), *_no_numbers(plan, results))
     return Finished(tree, plan, written, warnings)
 
 
@@ -228,6 +230,40 @@ def _warnings(plan: Plan, outcome: Outcome, source: Source) -> list[Diagnostic]:
             said = many if number > 1 else one + many[many.index(" were ") + 5 :]
             found.append(_warning(code, f"{number:,} {said}"))
     return found
+
+
+def _no_numbers(plan: Plan, results: Sequence[CaptureResult]) -> list[Diagnostic]:
+    """Warnings for expressions that made NaN of finite values: `entropy(x)` of no distribution."""
+    found = []
+    for capture, result in zip(plan.captures, results, strict=True):
+        for number, spec in enumerate(capture.spec.statistics if not capture.keys else ()):
+            plain = spec.value == ast.Name("x") or "key" in capture.targets[0].asked[number].axes
+            if spec.name not in ("mean", "sum", "min", "max", "rms") or plain:
+                continue
+            for site in result.sites:
+                kept = site.counts.get(spec.variable, site.count)
+                if kept and not site.nonfinite and np.isnan(site.variables[spec.variable]).any():
+                    message = (
+                        f"`{spec.variable}` of `{capture.name}` is NaN, though all values were "
+                        "finite: its expression has no real value at some token"
+                    )
+                    found.append(
+                        evolve(
+                            _warning("not-a-number", message),
+                            span=spec.span,
+                            source=plan.query.source,
+                            help=_distribution(spec.value),
+                        )
+                    )
+                    break
+    return found
+
+
+def _distribution(value: ast.Expression) -> str | None:
+    calls = {node.function for node in walk(value) if isinstance(node, ast.Call)}
+    if {"entropy", "kl"} & calls and "softmax" not in calls:
+        return "`entropy` and `kl` are of distributions: `entropy(softmax(lens(x)))`"
+    return None
 
 
 def _empty_sites(capture: PlannedCapture, outcome: Outcome) -> list[Diagnostic]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from attrs import frozen
 
+from hookql.assembly import make_detectors
 from hookql.detectors import Detector, Place
 from hookql.language.formatter import format_expression
 from hookql.models.mixing import Mixing
@@ -64,7 +65,7 @@ class _Sizes:
 
     @classmethod
     def of(cls, plan: Plan) -> _Sizes:
-        detectors = plan.detectors({}, {})
+        detectors = make_detectors(plan, {}, {})
         fixed = group = 0
         for place, detector in detectors.items():
             axes = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from hookql.assembly import bytes_a_sample
 from hookql.data.batches import WINDOW_CONTEXTS, Batch, batches
 from hookql.data.encode import Context
 from hookql.models.feed import Feed, TokenFeed
@@ -43,7 +44,7 @@ def _window(plan: Plan) -> int:
     """How many contexts are gathered to be sorted: fewer where each keeps much until written."""
     if not plan.streams:
         return WINDOW_CONTEXTS
-    return max(8, min(WINDOW_CONTEXTS, _HELD // plan.bytes_a_sample()))
+    return max(8, min(WINDOW_CONTEXTS, _HELD // bytes_a_sample(plan)))
 
 
 def token_work(

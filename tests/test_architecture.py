@@ -24,6 +24,7 @@ FLOORS = [
     ["jobs"],
     ["detectors"],
     ["plan"],
+    ["assembly"],
     ["binding", "binding_errors", "conditions"],
     ["engines"],
     ["results"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -65,6 +66,18 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
         {"target": "target"},
     ),
 }
+
+
+def test_numbers_that_are_none(golden: Callable[[str, str], None]) -> None:
+    """An expression without a real value is NaN, and it is said."""
+    model, tokenizer, _ = tiny("gpt2")
+    query = "capture mean(entropy(x)) as e, mean(log(x)) as l, mean from transformer.h[*]"
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", hookql.HookQLWarning)
+        hookql.run(query, model=model, tokenizer=tokenizer, texts=["Where were you?"])
+    said = [str(w.message) for w in warned if isinstance(w.message, hookql.HookQLWarning)]
+    golden("not-a-number.txt", "\n\n".join(said) + "\n")
+    assert 2 == len(said)
 
 
 def test_diagnostics_of_binding(golden: Callable[[str, str], None]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from attrs import field, frozen
 
@@ -46,6 +48,12 @@ def open_source(data: object, split: str | None) -> Opened:
         if isinstance(data, dict):
             data = one_split(data, split, "the data set")
         return _hugging(Hugging(data), "<dataset>")
+    if type(data).__module__.partition(".")[0] in ("pandas", "polars"):
+        # Iterating one gives the names of its columns.
+        return in_memory(_records(data), "<data frame>")
+    if isinstance(data, io.IOBase):
+        message = "data is an open file, not its path, texts or mappings"
+        raise UsageError(Diagnostic("bad-data", message, help="give the file's path"))
     if isinstance(data, Mapping | bytes) or not isinstance(data, Iterable):
         raise UsageError(
             Diagnostic(
@@ -55,6 +63,12 @@ def open_source(data: object, split: str | None) -> Opened:
             )
         )
     return in_memory(data, "<list>" if isinstance(data, list | tuple) else "<iterable>")
+
+
+def _records(frame: Any) -> list[dict[str, object]]:
+    """The rows of a pandas or polars data frame, each by the names of its columns."""
+    rows = frame.to_dicts() if hasattr(frame, "to_dicts") else frame.to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
 
 
 def _open_path(given: str, split: str | None) -> Opened:

@@ -9,6 +9,7 @@ from typing import Any
 from attrs import define, field
 from torch import Tensor
 
+from hookql.assembly import bytes_a_group, group_tables, make_detectors
 from hookql.data.batches import Batch
 from hookql.detectors import Detector, Place, memory_advice, with_signals
 from hookql.errors import Diagnostic, HookQLError, ModelError, UsageError
@@ -30,6 +31,7 @@ class Outcome:
     detectors: Mapping[Place, Detector]
     tables: Mapping[object, GroupTable]  # the groups, by (keys, stream)
     pairs: Mapping[object, PairTable]  # the (group, key) pairs of ragged keys, by selector
+    group_bytes: Mapping[object, int]  # about what each group holds, likewise
     kept: list[int]  # tokens kept, for each selector that does not ask for a place's values
     undefined: list[int]  # tokens dropped because it was undefined there, likewise
     tokens: int = 0  # tokens that entered the model
@@ -42,11 +44,12 @@ class Outcome:
     @classmethod
     def of(cls, plan: Plan, width: int) -> Outcome:
         """Of a plan, before anything has run."""
-        tables = plan.tables()
+        tables = group_tables(plan)
         pairs: dict[object, PairTable] = {}
-        detectors = plan.detectors(tables, pairs)
+        detectors = make_detectors(plan, tables, pairs)
         numbers = len(plan.selectors)
-        return cls(detectors, tables, pairs, [0] * numbers, [0] * numbers, width=width)
+        sizes: dict[object, int] = dict(bytes_a_group(plan).items())
+        return cls(detectors, tables, pairs, sizes, [0] * numbers, [0] * numbers, width=width)
 
     def place(self, order: Any) -> tuple[Any, Any, Any]:
         """The (sample, chunk, position) of a row's place in the data, or of an array of them."""
@@ -80,7 +83,9 @@ def run(
         leaving(module, plan.leave, passes.ready),
     ):
         for batch, inputs in work:
-            if passes.begin(batch):
+            runs = passes.begin(batch)
+            _check_bytes(outcome, group_bytes)
+            if runs:
                 _forward(plan, batch, inputs)
                 passes.finish()
                 outcome.tokens += int(batch.mask.sum())
@@ -195,6 +200,10 @@ def _check_bytes(outcome: Outcome, limit: int) -> None:
         return
     jobs = [job for d in outcome.detectors.values() for job in d.jobs.values() if job.table]
     held = sum(job.nbytes for job in jobs)
+    # Groups that this batch brings have no memory yet: said before it is asked for. How much that
+    # will be is a guess, twice too high at times.
+    coming = [outcome.tables[k].number * n for k, n in outcome.group_bytes.items()]
+    held = max(held, sum(coming) // 2)
     if held > limit:
         groups = max(table.number for table in outcome.tables.values())
         message = (

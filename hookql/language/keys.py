@@ -12,6 +12,9 @@ from hookql.language.lets import UNKNOWN, Lets
 from hookql.language.query import Key
 from hookql.language.report import Report
 
+# What a statistic may bring along is called like its variable, with one of these behind it.
+COMPANIONS = ("sample", "position", "chunk", "token", "text", "count")
+
 
 def read_keys(
     report: Report, lets: Lets, by: tuple[ast.Expression, ...], variables: Collection[str]
@@ -66,7 +69,8 @@ def _dimension(expression: ast.Name | ast.Row, taken: Collection[str]) -> str | 
     if isinstance(expression, ast.Name):
         return expression.id
     name = re.sub(r"\W+", "_", expression.column)
-    reserved = {*taken, *names.RESULT_NAMES, *names.KEYS, *names.LATER_KEYS}
+    brought = {f"{variable}_{suffix}" for variable in taken for suffix in COMPANIONS}
+    reserved = {*taken, *brought, *names.RESULT_NAMES, *names.KEYS, *names.LATER_KEYS}
     fine = name.isidentifier() and not re.fullmatch(r"axis_\d+", name)
     choices = [name] * fine + [f"row_{name}"]
     return next((choice for choice in choices if choice not in reserved), None)

@@ -96,8 +96,10 @@ class Kinds:
                 self._reckoned(operand)
                 return "number"
             case ast.Binary(_, left, right):
-                self._reckoned(left)
-                self._reckoned(right)
+                # Beside values, true and false count as 1 and 0: `x * (x > 0)`.
+                beside = mentions_values(node)
+                self._reckoned(left, beside)
+                self._reckoned(right, beside)
                 return "number"
             case ast.Not(operand):
                 self.predicate(operand)
@@ -141,10 +143,10 @@ class Kinds:
             return "unknown"
         return kind
 
-    def _reckoned(self, node: ast.Expression) -> None:
+    def _reckoned(self, node: ast.Expression, truths: bool = False) -> None:
         """Check an operand of arithmetic."""
         kind = self.kind(node)
-        if kind not in NUMERIC and kind != "unknown":
+        if kind not in NUMERIC and kind != "unknown" and not (truths and kind == "truth"):
             message = f"{DESCRIBED[kind]} cannot be reckoned with"
             self.report.error("wrong-kind", message, node.span)
 

@@ -91,8 +91,13 @@ DEFINED = frozenset(
 )
 """Names that a `let` cannot take."""
 
+TEXTS = {key: f"{key}_text" for key in ("token", "prev", "next")}
+"""The coordinates that say what the tokens of a key spell."""
+
 RESULT_NAMES = frozenset(
     {
+        *TEXTS.values(),
+        "content_position",
         "count",
         "layer",
         "call",

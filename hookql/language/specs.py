@@ -16,7 +16,7 @@ from hookql.language.lets import UNKNOWN, Lets
 from hookql.language.parameters import Parameters, Value
 from hookql.language.query import StatisticSpec
 from hookql.language.report import Report
-from hookql.language.values import mentions_values, token_leaves
+from hookql.language.values import mentions_values
 from hookql.language.walk import literal
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Specs:
             if pooled and not self.known[spec.name].poolable:
                 message = f"`{spec.name}` cannot be pooled"
                 self.report.error("not-poolable", message, spec.span)
-            made = self._variables(spec)
+            made = made_by(spec, self.known[spec.name])
             clash = next((name for name in made if name in taken), None)
             if clash is None:
                 specs.append(spec)
@@ -121,23 +121,21 @@ class Specs:
                 # `top` is the dimension; the statistic is called as if all were written out.
                 given = "_".join(f"{key}_{value}" for key, value in spec.parameters.items())
                 return evolve(spec, variable=f"{name}_{given}")
-            message = f"a result's own `{name}` has this name"
-            help = "give it one of its own: `… as NAME`" if node.alias is None else None
-            self.report.error("reserved-name", message, spec.span, help or "choose another name")
+            self._reserved(node, f"a result's own `{name}` has this name")
             return None
         if node.alias is None and len(name) > LONGEST:
             message = f"this would be called by a name of {len(name)} characters"
             self.report.error("long-name", message, spec.span, "give it one: `… as NAME`")
             return None
+        for other in made_by(spec, self.known[spec.name])[1:]:
+            if other in names.RESULT_NAMES:
+                self._reserved(node, f"`{name}` brings `{other}` along, which a result has already")
+                return None
         return spec
 
-    def _variables(self, spec: StatisticSpec) -> list[str]:
-        """The names of all that comes out of a statistic."""
-        suffixes = [s.strip("_") for s in self.known[spec.name].variables]
-        # A result says where `order` is and what stands there; a leaf may be undefined somewhere.
-        suffixes += ["sample", "position", "text"] * ("order" in suffixes)
-        suffixes += ["count"] * bool(token_leaves(spec.value))
-        return [spec.variable, *(f"{spec.variable}_{s}" for s in suffixes if s)]
+    def _reserved(self, node: ast.Statistic, message: str) -> None:
+        help = "give it one of its own: `… as NAME`" if node.alias is None else None
+        self.report.error("reserved-name", message, node.span, help or "choose another name")
 
     def _twice(self, spec: StatisticSpec, other: StatisticSpec, clash: str) -> None:
         same = (other.name, other.value, other.parameters) == (
@@ -181,3 +179,18 @@ class Specs:
                 message = f"`{node.name}` is of a vector, and this is one number a token"
                 self.report.error("wrong-kind", message, span)
         return len(self.report.found) == before
+
+
+def made_by(spec: StatisticSpec, statistic: Statistic) -> tuple[str, ...]:
+    """The names of all variables that a statistic can have in a result, its own first.
+
+    What depends on the data is among them: chunks, texts, and the tokens that a value was
+    undefined at.
+    """
+    suffixes = [suffix.strip("_") for suffix in statistic.variables]
+    if "order" in suffixes:  # a result says which token that is
+        suffixes = ["sample", "position", "chunk", *suffixes]
+    suffixes += ["text"] * ("token" in suffixes)
+    suffixes += ["count"] * (spec.value != X)
+    made = [f"{spec.variable}_{suffix}" for suffix in suffixes if suffix not in ("", "order")]
+    return (spec.variable, *made)

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import attrs
+
 from hookql.language import ast, names
-from hookql.language.walk import parts, walk
+from hookql.language.walk import fields, parts, walk
 
 
 def operands_in(node: ast.Node) -> frozenset[str]:
@@ -54,6 +56,25 @@ def value_leaves(node: ast.Expression) -> tuple[ast.Expression, ...]:
         return isinstance(part, ast.Name | ast.Call | ast.Subscript) and mentions_values(part)
 
     return _largest(node, leaf)
+
+
+def with_row_truths(node: ast.Expression) -> ast.Expression:
+    """The expression with ``row.flag == true`` where ``row.flag`` alone is joined by logic.
+
+    What kind of values a column has is not known; beside `and`, `or` and `not` it must be a truth.
+    """
+    changes: dict[str, Any] = {}
+    logic = isinstance(node, ast.And | ast.Or | ast.Not)
+    for name, value in fields(node).items():
+        new: list[Any] = []
+        for part in value if isinstance(value, tuple) else (value,):
+            if logic and isinstance(part, ast.Row):
+                true = ast.Name("true", span=part.span)
+                new.append(ast.Compare(("==",), (part, true), span=part.span))
+            else:
+                new.append(with_row_truths(part))
+        changes[name] = tuple(new) if isinstance(value, tuple) else new[0]
+    return attrs.evolve(node, **changes) if changes else node
 
 
 def is_constant(node: ast.Node) -> bool:

@@ -141,7 +141,10 @@ def no_pattern(
     notes = (f"it returned {listing(present) or 'nothing'}",)
     if attention in (None, "eager") or not (hidden or "attention" in kind.lower()):
         return Diagnostic("no-pattern", message, notes=notes)
-    advice = "run with --attn eager (from Python attn='eager')"
+    advice = (
+        "run with --attn eager (from Python attn='eager', or for a module of your own "
+        "model.set_attn_implementation('eager'))"
+    )
     return Diagnostic("no-pattern", f"{message} under `{attention}`", help=advice, notes=notes)
 
 

@@ -106,7 +106,8 @@ def signals(
         last; ``entropy`` at t is that of the distribution of token t + 1. Where logits of a row
         are NaN, so are its signals. In padding nothing means anything.
 
-    The log-softmax is float32 (float64 for float64 logits). Memory beyond the results is bounded.
+    Exponentials are float32 (float64 for float64 logits), sums float64. Memory beyond the results
+    is bounded.
     """
     assert set(wanted) <= set(_KNOWN)
     batch, length, width = logits.shape
@@ -142,13 +143,18 @@ def _piece(logits: Tensor, following: Tensor, wanted: Collection[str]) -> dict[s
     unknown = following >= logits.shape[1]
     place = following.clamp(max=logits.shape[1] - 1)[:, None]
     if "loss" in wanted or "entropy" in wanted:
-        logs = logits if logits.dtype == torch.float64 else logits.float()
-        logs = logs.log_softmax(-1)
+        # Single numbers are float32, sums over the vocabulary float64: 50,000 terms lose digits.
+        wide = logits if logits.dtype == torch.float64 else logits.float()
+        below = wide - wide.amax(-1, keepdim=True)
+        weight = below.exp()
+        total = weight.sum(-1, dtype=torch.float64)
         if "loss" in wanted:
-            loss = -logs.gather(1, place)[:, 0].double()
+            loss = total.log() - below.gather(1, place)[:, 0].double()
             found["loss"] = loss.masked_fill(unknown, torch.nan)
         if "entropy" in wanted:
-            found["entropy"] = torch.special.entr(logs.exp_()).sum(-1).double()
+            # What cannot be predicted adds nothing, not 0 * inf.
+            weighted = weight.mul_(below.clamp_(min=-1e30))
+            found["entropy"] = total.log() - weighted.sum(-1, dtype=torch.float64) / total
     if "rank" in wanted:
         own = logits.gather(1, place)
         rank = (logits > own).sum(-1).double()

@@ -65,12 +65,14 @@ def number_column(
         return Column((name, "", ""), tuple(f"{int(v):,}" for v in rows))
     _, stand = STANDS_FOR.get(stands, MEDIAN)
     numbers = [summary(row, stand) for row in rows]
+    texts = number_texts(numbers)
     stars = [STAR if 0 < np.isfinite(row).sum() < row.size else "" for row in rows]
+    width = max([10, *(len(text + star) for text, star in zip(texts, stars, strict=True))])
     return Column(
         (name, *said),
         tuple(
-            f"{number_text(v) + star:>10} {bar:<{BAR}}"
-            for v, star, bar in zip(numbers, stars, bars(numbers, ascii), strict=True)
+            f"{text + star:>{width}} {bar:<{BAR}}"
+            for text, star, bar in zip(texts, stars, bars(numbers, ascii), strict=True)
         ),
         left=True,
         starred=any(stars),
@@ -132,7 +134,15 @@ def number_text(value: float) -> str:
     return f"{value:.3e}" if size < -4 or size > 5 else f"{value:.{max(0, 3 - size)}f}"
 
 
+def number_texts(values: Sequence[float]) -> list[str]:
+    """The numbers of a column; where all are whole, as whole numbers with all their digits."""
+    finite = [value for value in values if math.isfinite(value)]
+    if finite and all(value == int(value) and abs(value) < 2**53 for value in finite):
+        return [f"{int(v):,}" if math.isfinite(v) else str(v) for v in values]
+    return [number_text(value) for value in values]
+
+
 def plural(word: str, number: int) -> str:
     """``layers``, but ``1 layer``."""
     word = WORDS.get(word, word).replace("_", " ")
-    return word if number == 1 else f"{word}s"
+    return word if number == 1 else f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"

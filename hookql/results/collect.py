@@ -207,11 +207,8 @@ _SAID = {
 
 
 def _texts(plan: Plan) -> Callable[[Sequence[int]], list[str]] | None:
-    from hookql.predicates.vocabulary import Vocabulary
-
-    if not plan.feed.tokens or plan.model.tokenizer is None:
-        return None
-    return Vocabulary(plan.model.tokenizer).text
+    words = plan.vocabulary
+    return None if words is None or words.tokenizer is None else words.text
 
 
 # --- one statistic at one site ------------------------------------------------------------------

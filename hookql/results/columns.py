@@ -10,7 +10,6 @@ import xarray
 
 from hookql.results.cells import (
     MEDIAN,
-    STANDS_FOR,
     STAR,
     Column,
     number_column,
@@ -21,25 +20,29 @@ from hookql.results.cells import (
     summary,
 )
 from hookql.results.rows import Rows, own_dims
+from hookql.statistics import STATISTICS
 
 Array = np.ndarray[Any, Any]
 LEVELS = " ▁▂▃▄▅▆▇█"
 ASCII_LEVELS = " .:-=+*#@"
 WIDEST_SKETCH = 24  # characters
 SIDE_BY_SIDE = 4  # quantiles in a column
+MATRIX = ("median of diagonal", "largest size elsewhere")
+GAP = "  "
 
 
 def statistic_columns(data: xarray.Dataset, name: str, rows: Rows, ascii: bool) -> list[Column]:
     """A statistic's columns, mostly one: for each row what says most about its numbers."""
     values = data[name]
     extra = own_dims(values)
-    kind = extra[0].partition("_")[0] if len(extra) == 1 else ""
+    statistic = STATISTICS.get(str(values.attrs.get("statistic", "")))
+    kind = statistic.dims[0] if statistic is not None and len(extra) == 1 else ""
     axes = [str(dim) for dim in values.dims if dim not in (*rows.dims, *extra)]
     if kind == "quantile":
         return list(_quantiles(values, rows, axes, extra[0]))
     if kind == "bin":
         return [_histogram(data, values, rows, axes, extra[0], ascii)]
-    if axes and kind and extra[0].startswith(f"{axes[-1]}_2"):
+    if axes and kind == "feature_2":
         return [_matrix(values, rows, axes, extra[0])]
     said = stands_for(values, [*axes, *extra], pooled_text(values))
     stands = str(values.attrs.get("statistic", name))
@@ -114,7 +117,7 @@ def sparkline(counts: Array, ascii: bool) -> str:
 
 
 def _matrix(values: xarray.DataArray, rows: Rows, axes: Sequence[str], dim: str) -> Column:
-    """The diagonal's mean and the largest number beside it, sign aside."""
+    """The diagonal's median and the largest number beside it, sign aside."""
     cells = []
     starred = False
     for row in rows.each(values):
@@ -122,15 +125,15 @@ def _matrix(values: xarray.DataArray, rows: Rows, axes: Sequence[str], dim: str)
         finite = np.isfinite(each)
         starred |= 0 < int(finite.sum()) < finite.size
         star = STAR if 0 < int(finite.sum()) < finite.size else ""
-        diagonal = summary(np.diagonal(each, axis1=1, axis2=2), STANDS_FOR["mean"][1])
+        diagonal = summary(np.diagonal(each, axis1=1, axis2=2), MEDIAN[1])
         others = each[:, ~np.eye(each.shape[-1], dtype=bool)]
         beside = summary(np.abs(others), lambda x: float(np.max(x)))
-        cells.append(f"{number_text(diagonal) + star:>10}{number_text(beside) + star:>12}")
-    heading = f"{'diagonal':>10}{'off it ≤':>12}"
+        texts = (number_text(diagonal) + star, number_text(beside) + star)
+        cells.append(GAP.join(f"{t:>{len(h)}}" for t, h in zip(texts, MATRIX, strict=True)))
     sizes = sizes_text(values, axes[:-1]) + " × " if axes[1:] else ""
     square = f"{values.sizes[dim]:,} × {sizes_text(values, axes[-1:])}"
     return Column(
-        (str(values.name), sizes + square, heading),
+        (str(values.name), sizes + square, GAP.join(MATRIX)),
         tuple(cells),
         left=True,
         starred=starred,

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray
 
+from hookql.language.specs import made_by
 from hookql.models.names import compact
 from hookql.results.attributes import clean, plain_text
 from hookql.results.dimensions import Dimensions
 from hookql.results.groups import Product
 from hookql.results.variables import Part, axis_labels, count, own_axes, statistic_variables
+from hookql.statistics import STATISTICS
 
 if TYPE_CHECKING:
     from hookql.results.captured import CaptureResult, SiteResult
 
     Array = np.ndarray[Any, Any]
+
+FAULTS = ("nonfinite", "first_nonfinite_sample", "first_nonfinite_position")
 
 
 def dataset(
@@ -28,29 +32,63 @@ def dataset(
     ``groups`` is the product of the capture's keys, None where it has none.
     """
     sites = sorted(sites, key=lambda site: site.layer or 0)
-    part = Part(capture, sites, groups, Dimensions())
-    variables: dict[str, xarray.Variable] = {}
-    for spec in capture.statistics:
-        if spec.variable != "count":
-            variables |= statistic_variables(part, spec)
-    variables["count"] = count(part)
-    variables |= _faults(sites, part.layered)
-    coordinates: dict[str, Any] = dict(part.dimensions.coordinates)
+    along = groups.coordinates if groups is not None else {}
+    part = Part(capture, sites, groups, Dimensions({*names_in(capture), *along}))
+    variables = [
+        statistic_variables(part, spec)
+        for spec in capture.statistics
+        if (spec.name, spec.variable) != ("count", "count")
+    ]
+    variables += [{"count": count(part)}, _faults(sites, part.layered)]
     attributes: dict[str, object] = {"role": sites[0].role or "model"}
     if groups is not None:
-        coordinates |= groups.coordinates
         attributes["by"] = ", ".join(groups.dims)
-    if part.layered:
-        layers = np.array([site.layer for site in sites], np.int64)
-        coordinates["layer"] = _coordinate("layer", layers, "index of the layer")
-        modules = np.array([_name(site) for site in sites])
-        coordinates["module"] = _coordinate("layer", modules, "full name of the module")
-    elif isinstance(sites[0].module, str):
-        module = np.array(_name(sites[0]))
-        coordinates["module"] = _coordinate((), module, "full name of the module")
-    else:
+    if not part.layered and not isinstance(sites[0].module, str):
         attributes["modules"] = compact(sites[0].module)
-    return xarray.Dataset(variables, coordinates, clean(attributes))
+    coordinates = (part.dimensions.coordinates, along, _modules(sites, part.layered))
+    _check_names(variables, coordinates)
+    return xarray.Dataset(_joined(variables), _joined(coordinates), clean(attributes))
+
+
+def names_in(capture: CaptureResult) -> set[str]:
+    """The names that a dataset of a capture may use, but for its keys and its axes."""
+    made = (made_by(spec, STATISTICS[spec.name]) for spec in capture.statistics)
+    return {"count", "layer", "call", "module", *FAULTS}.union(*made)
+
+
+def _joined(parts: Sequence[Mapping[str, xarray.Variable]]) -> dict[str, xarray.Variable]:
+    return {name: variable for part in parts for name, variable in part.items()}
+
+
+def _check_names(
+    variables: Sequence[Mapping[str, xarray.Variable]],
+    coordinates: Sequence[Mapping[str, xarray.Variable]],
+) -> None:
+    """One name, one thing: xarray would keep the last one and say nothing.
+
+    The language refuses every query that could come to this.
+    """
+    names = [name for part in (*variables, *coordinates) for name in part]
+    dims = {dim for part in (*variables, *coordinates) for at in part.values() for dim in at.dims}
+    twice = {name for name in names if names.count(name) > 1}
+    twice |= {name for part in variables for name in part if name in dims}
+    twice |= {n for part in coordinates for n, at in part.items() if n in dims and at.dims != (n,)}
+    if twice:
+        raise ValueError(f"two parts of a result have one name: {', '.join(sorted(twice))}")
+
+
+def _modules(sites: Sequence[SiteResult], layered: bool) -> dict[str, xarray.Variable]:
+    """Which layers and modules these are; pooled modules are no coordinate."""
+    if layered:
+        layers = np.array([site.layer for site in sites], np.int64)
+        modules = np.array([_name(site) for site in sites])
+        return {
+            "layer": _coordinate("layer", layers, "index of the layer"),
+            "module": _coordinate("layer", modules, "full name of the module"),
+        }
+    if isinstance(sites[0].module, str):
+        return {"module": _coordinate((), np.array(_name(sites[0])), "full name of the module")}
+    return {}
 
 
 def site_sizes(capture: CaptureResult, site: SiteResult) -> tuple[tuple[str, int], ...]:
@@ -85,17 +123,18 @@ def _faults(sites: Sequence[SiteResult], layered: bool) -> dict[str, xarray.Vari
         values = numbers if layered else numbers[0]
         return xarray.Variable(("layer",) if layered else (), values, {"long_name": long_name})
 
-    return {
-        "nonfinite": variable(lambda s: s.nonfinite, "number of NaN or infinite values"),
-        "first_nonfinite_sample": variable(
+    found = (
+        variable(lambda s: s.nonfinite, "number of NaN or infinite values"),
+        variable(
             lambda s: s.first_nonfinite[0] if s.first_nonfinite else -1,
             "sample of the first NaN or infinite value, -1 if there is none",
         ),
-        "first_nonfinite_position": variable(
+        variable(
             lambda s: s.first_nonfinite[1] if s.first_nonfinite else -1,
             "position of the first NaN or infinite value, -1 if there is none",
         ),
-    }
+    )
+    return dict(zip(FAULTS, found, strict=True))
 
 
 def _name(site: SiteResult) -> str:

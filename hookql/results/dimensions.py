@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -23,35 +24,50 @@ LONG_NAMES = {
 
 @frozen(eq=False)
 class Dimensions:
-    """The dimensions taken so far, and the coordinates along them."""
+    """The dimensions made so far, and the coordinates along them.
 
+    ``taken`` are the names that something else of the dataset has: no dimension and no coordinate
+    is called so.
+    """
+
+    taken: Collection[str] = frozenset()
+    wanted: dict[str, str] = field(factory=dict)
     sizes: dict[str, int] = field(factory=dict)
     labels: dict[str, dict[str, Array]] = field(factory=dict)
     coordinates: dict[str, xarray.Variable] = field(factory=dict)
 
     def named(self, wanted: str, size: int, labels: Mapping[str, Array], variable: str) -> str:
-        """The wanted name, or ``wanted_variable`` where another dimension has it already.
+        """The dimension of this size and these labels, made where there is none so far.
 
+        It has the wanted name, or ``wanted_variable`` where something else is called so.
         ``labels`` are the coordinates along it, by their names, of which the dimension's own is
         0, 1, 2, ... if it is not given.
         """
-        for name in (wanted, f"{wanted}_{variable}"):
-            if name not in self.sizes:
-                self._take(name, wanted, size, labels, variable)
+        for name, origin in self.wanted.items():
+            alike = origin == wanted and self.sizes[name] == size
+            if alike and _same(self.labels[name], labels, wanted, size):
                 return name
-            if self.sizes[name] == size and _same(self.labels[name], labels, wanted, size):
-                return name
-        raise ValueError(f"two dimensions {wanted} of {variable}")
-
-    def _take(
-        self, name: str, wanted: str, size: int, labels: Mapping[str, Array], variable: str
-    ) -> None:
+        name = self._free(wanted, variable)
+        self.wanted[name] = wanted
         self.sizes[name] = size
         self.labels[name] = dict(labels)
         for label, values in labels.items():
-            own = label if name == wanted else name if label == wanted else f"{label}_{variable}"
+            own = name if label == wanted else self._free(label, variable)
             attributes = {"long_name": LONG_NAMES.get(label, label)}
             self.coordinates[own] = xarray.Variable(name, _plain(values), attributes)
+        return name
+
+    def _free(self, wanted: str, variable: str) -> str:
+        """A name that nothing of the dataset has: wanted, wanted_variable, wanted_variable_2..."""
+        if not self._used(wanted):
+            return wanted
+        name = f"{wanted}_{variable}"
+        return next(
+            free for n in count(1) if not self._used(free := name if n == 1 else f"{name}_{n}")
+        )
+
+    def _used(self, name: str) -> bool:
+        return name in self.taken or name in self.sizes or name in self.coordinates
 
 
 def _same(mine: Mapping[str, Array], other: Mapping[str, Array], dim: str, size: int) -> bool:

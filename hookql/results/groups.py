@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
 import xarray
 from attrs import frozen
 
+from hookql.language.names import KEYS, TEXTS
 from hookql.results.attributes import plain_text
 from hookql.results.captured import GroupAxis
 from hookql.results.spool import PIECE, Spool, check_room, folder_of, mapped
 
 Array = np.ndarray[Any, Any]
-TOKENS = ("token", "prev", "next")
 IN_MEMORY = 2**31  # bytes of one variable
 
 
@@ -39,10 +40,15 @@ class Product:
 
 
 def product(
-    keys: Sequence[GroupAxis], token_text: Callable[[Sequence[int]], list[str]] | None
+    keys: Sequence[GroupAxis],
+    token_text: Callable[[Sequence[int]], list[str]] | None,
+    taken: Collection[str] = frozenset(),
 ) -> Product:
-    """The product of keys that are all G long; numbers ascend, texts are in alphabetical order."""
-    levels, places = zip(*(_levels(key.values) for key in keys), strict=True)
+    """The product of keys that are all G long; numbers ascend, texts are in alphabetical order.
+
+    No coordinate beside the keys' own gets a name of ``taken``.
+    """
+    levels, places = zip(*(_levels(_typed(key)) for key in keys), strict=True)
     shape = tuple(len(values) for values in levels)
     source = np.full(math.prod(shape), -1, np.int64)
     cells = np.ravel_multi_index(places, shape) if source.size else np.empty(0, np.int64)
@@ -50,18 +56,29 @@ def product(
     if len(cells) != np.count_nonzero(source >= 0):
         raise ValueError(f"two groups have the same {', '.join(key.name for key in keys)}")
     coordinates: dict[str, xarray.Variable] = {}
+    used = {*taken, *(key.name for key in keys)}
     for key, values, place in zip(keys, levels, places, strict=True):
         attributes = {"long_name": key.long_name or key.name}
         coordinates[key.name] = xarray.Variable(key.name, _storable(values), attributes)
         if (texts := _texts(key, values, place, token_text)) is not None:
             attributes = {"long_name": f"text of {key.name}"}
-            coordinates[text_name(key.name)] = xarray.Variable(key.name, texts, attributes)
+            name = _text_name(key.name, used)
+            used.add(name)
+            coordinates[name] = xarray.Variable(key.name, texts, attributes)
     return Product(tuple(key.name for key in keys), shape, source, coordinates)
 
 
-def text_name(key: str) -> str:
+def _text_name(key: str, used: Collection[str]) -> str:
     """What the coordinate is called that says what a key's tokens spell: ``token_text``."""
-    return f"{key}_text"
+    name = f"{key}_text"
+    return next(free for n in count(1) if (free := name if n == 1 else f"{name}_{n}") not in used)
+
+
+def _typed(key: GroupAxis) -> Array:
+    """A key's values; of a column of the data that no row was kept of, text, as nobody knows."""
+    values = np.asarray(key.values)
+    unknown = not len(values) and values.dtype.kind in "iu" and key.name not in KEYS
+    return values.astype(object) if unknown else values
 
 
 def _levels(values: Array) -> tuple[Array, Array]:
@@ -105,7 +122,7 @@ def _texts(
         first = np.zeros(len(values), np.int64)
         first[places[::-1]] = np.arange(len(places))[::-1]
         return texts_array([plain_text(str(text)) for text in np.asarray(key.texts)[first]])
-    if key.name in TOKENS and token_text is not None and values.dtype.kind in "iu":
+    if key.name in TEXTS and token_text is not None and values.dtype.kind in "iu":
         return texts_array([plain_text(text) for text in token_text(values.tolist())])
     return None
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import xarray
 
-from hookql.results.cells import Column, number_text
+from hookql.results.cells import Column, number_texts
 from hookql.results.rows import MOST_ROWS, Rows, label_columns, label_text, own_dims
 from hookql.results.terminal import quoted
+from hookql.statistics import STATISTICS
 
 Array = np.ndarray[Any, Any]
 Place = tuple[int, ...]
@@ -21,7 +22,7 @@ LONGEST_TOKEN = 20  # characters
 def is_ranking(values: xarray.DataArray) -> bool:
     """Whether a statistic is a ranking, as ``top`` is."""
     extra = own_dims(values)
-    return len(extra) == 1 and extra[0].partition("_")[0] == "top"
+    return len(extra) == 1 and STATISTICS[str(values.attrs["statistic"])].dims == ("top",)
 
 
 def ranking_columns(
@@ -48,7 +49,7 @@ def ranking_columns(
         each = shown.each(data[part])
         return [each[row][(*place, at)] for row, place, at in places]
 
-    columns.append(Column((name, "", "value"), tuple(number_text(float(v)) for v in cells(name))))
+    columns.append(Column((name, "", "value"), tuple(number_texts(list(map(float, cells(name)))))))
     room = width - sum(column.width + gap for column in columns)
     columns += _token_columns(data, name, cells, room - gap)
     total = rows.total * math.prod(shape) * values.sizes[rank]
@@ -89,15 +90,16 @@ def _token_columns(
 ) -> list[Column]:
     """The token of each value and where it stands, as far as the result has them."""
     columns = []
-    if f"{name}_sample" in data and f"{name}_position" in data:
-        parts = ["sample", *(["chunk"] if f"{name}_chunk" in data else []), "position"]
+    own = str(data[name].attrs.get("ancillary_variables", "")).split()
+    if f"{name}_sample" in own and f"{name}_position" in own:
+        parts = ["sample", *(["chunk"] if f"{name}_chunk" in own else []), "position"]
         each = zip(*(cells(f"{name}_{part}") for part in parts), strict=True)
         shown = tuple(":".join(map(str, at)) if at[0] >= 0 else "" for at in each)
         columns.append(Column(("", "", ":".join(parts)), shown, left=True))
         room -= columns[0].width
-    if f"{name}_token" in data:
+    if f"{name}_token" in own:
         ids = cells(f"{name}_token")
-        known = cells(f"{name}_text") if f"{name}_text" in data else ids
+        known = cells(f"{name}_text") if f"{name}_text" in own else ids
         most = max(4, min(LONGEST_TOKEN, room - 2))
         texts = (quoted(str(text), most) if known is not ids else str(text) for text in known)
         shown = tuple(text if at >= 0 else "" for at, text in zip(ids, texts, strict=True))

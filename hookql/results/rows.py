@@ -100,9 +100,13 @@ def label_columns(
 
 
 def _label_column(data: xarray.Dataset, dim: str, numbers: list[int], most: int) -> Column:
-    texts = f"{dim}_text"
-    if texts in data.coords:
-        spelled = data.coords[texts].variable
+    texts = [
+        name
+        for name, of in data.coords.items()
+        if str(name).startswith(f"{dim}_text") and of.dims == (dim,)
+    ]
+    if texts:
+        spelled = data.coords[texts[0]].variable
         cells = tuple(quoted(str(spelled[number].values), most - 2) for number in numbers)
         return Column(("", "", visible(dim)), cells, left=True)
     if dim not in data.coords:

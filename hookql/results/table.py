@@ -16,8 +16,9 @@ from hookql.results.cells import Column, plural
 from hookql.results.columns import statistic_columns
 from hookql.results.facts import facts, run_line
 from hookql.results.ranks import is_ranking, ranking_columns
-from hookql.results.rows import Rows, label_columns, main_variables, rows_of
+from hookql.results.rows import Rows, label_columns, main_variables, own_dims, rows_of
 from hookql.results.terminal import finished, needs_ascii, strong, terminal_width, visible, wrapped
+from hookql.statistics import STATISTICS
 
 GAP = "  "
 
@@ -129,19 +130,31 @@ def _title(data: xarray.Dataset) -> str:
 
 def _size_line(data: xarray.Dataset, rows: Rows, run: Mapping[Hashable, Any]) -> str:
     """``6 layers · 768 features · 1,234 tokens kept of 1,300``."""
+    again = _second_dims(data)
     sizes = [
         visible(f"{size:,} {plural(str(dim), size)}")
         for dim, size in data.sizes.items()
-        if not str(dim).endswith("_2")
+        if dim not in again
     ]
     keys = [dim for dim in data["count"].dims if dim != "layer"]
     counts = np.unique(data["count"].sum(keys).values)
     kept = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
     # What was never run, as no `where` wanted a token of its batch, was looked at too.
     looked_at = int(run.get("tokens_run", 0)) + int(run.get("tokens_skipped", 0))
-    of = f" of {looked_at:,}" if "tokens_run" in run else ""
+    # A decoder's tokens are others than those that were read; so are layers pooled together.
+    of = f" of {looked_at:,}" if "tokens_run" in run and counts[-1] <= looked_at else ""
     noun = plural("token", int(counts[-1]))
     return " · ".join([*sizes, f"{kept} {noun} kept{of}"])
+
+
+def _second_dims(data: xarray.Dataset) -> set[str]:
+    """The dimensions of matrices that are another one's features once more."""
+    return {
+        own_dims(values)[-1]
+        for values in data.data_vars.values()
+        if (statistic := STATISTICS.get(str(values.attrs.get("statistic", "")))) is not None
+        and statistic.dims == ("feature_2",)
+    }
 
 
 def _groups(columns: Sequence[Column], room: int) -> list[list[Column]]:

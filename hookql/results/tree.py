@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 import xarray
 
-from hookql.errors import Diagnostic, QueryError
-from hookql.language.query import StatisticSpec
 from hookql.results.attributes import clean
 from hookql.results.captured import CaptureResult, SiteResult
-from hookql.results.dataset import dataset, site_labels, site_sizes
-from hookql.results.groups import product, text_name
-from hookql.results.variables import companions
+from hookql.results.dataset import dataset, names_in, site_labels, site_sizes
+from hookql.results.groups import product
 
 CONVENTIONS = "CF-1.11"
-# What a dataset calls its own parts; no statistic's variable can be called so.
-DIMENSIONS = "layer call head feature feature_2 position key sample obs top bin quantile"
-RESERVED = frozenset(
-    {
-        *DIMENSIONS.split(" "),
-        "module",
-        "nonfinite",
-        "first_nonfinite_sample",
-        "first_nonfinite_position",
-        "bin_lo",
-        "bin_hi",
-    }
-)
 
 
 def build_tree(
@@ -38,9 +23,7 @@ def build_tree(
 
     ``attributes`` go on the root; each capture's node has its ``query`` and attributes of its own.
     Where both meet at the root, the root's ``query`` stays and the capture's is ``capture_query``.
-    Raises QueryError where a variable would take a reserved name.
     """
-    _check_names(captures)
     top = {"Conventions": CONVENTIONS, **clean(attributes)}
     names = _unique([_node_name(capture.name) for capture in captures])
     nodes = dict(zip(names, map(_datasets, captures), strict=True))
@@ -58,41 +41,11 @@ def build_tree(
     return xarray.DataTree.from_dict(tree)
 
 
-def _check_names(captures: Sequence[CaptureResult]) -> None:
-    wrong = [
-        Diagnostic(
-            "reserved-name",
-            f"`{taken}` is the name of another part of the result",
-            span=spec.span,
-            help="name the statistic otherwise with `as`",
-        )
-        for capture in captures
-        for spec in capture.statistics
-        if (taken := _taken(capture, spec)) is not None
-    ]
-    if wrong:
-        raise QueryError(wrong)
-
-
-def _taken(capture: CaptureResult, spec: StatisticSpec) -> str | None:
-    """The first name that a statistic would need and something else has."""
-    keys = {name for key in capture.keys for name in (key.name, text_name(key.name))}
-    others = {s.variable for s in capture.statistics if s is not spec}
-    names = [spec.variable]
-    own = companions(capture.sites, spec)
-    names += own
-    names += [f"{spec.variable}_text"] if f"{spec.variable}_token" in own else []
-    counted = any(spec.variable in site.counts for site in capture.sites)
-    names += [f"{spec.variable}_count"] if counted else []
-    clash = RESERVED | keys | others
-    if spec.name != "count" or spec.variable != "count":
-        clash |= {"count"}
-    return next((name for name in names if name in clash), None)
-
-
 def _datasets(capture: CaptureResult) -> dict[str, xarray.Dataset]:
     """A dataset for each role by its node's name; a role whose sites differ in shape is split."""
-    groups = product(capture.keys, capture.token_text) if capture.keys else None
+    groups = None
+    if capture.keys:
+        groups = product(capture.keys, capture.token_text, names_in(capture))
     roles: dict[str, list[SiteResult]] = {}
     for site in capture.sites:
         roles.setdefault(site.role, []).append(site)
@@ -139,6 +92,7 @@ def _split(
 
 def _node_name(name: str) -> str:
     """A name that a NetCDF group can have: no slash, nothing invisible, not empty."""
+    name = unicodedata.normalize("NFC", name)  # as netCDF has it
     visible = "".join(c if c.isprintable() and c != "/" else "_" for c in name).strip()
     return re.sub(r"^(?=[^\w])", "_", visible) or "_"
 

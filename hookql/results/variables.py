@@ -10,6 +10,7 @@ import xarray
 from attrs import frozen
 
 from hookql.language.formatter import format_expression
+from hookql.language.specs import made_by
 from hookql.results.attributes import clean, plain_text
 from hookql.results.dimensions import Dimensions
 from hookql.results.groups import Product, assembled, texts_array
@@ -76,8 +77,7 @@ def statistic_variables(part: Part, spec: StatisticSpec) -> dict[str, xarray.Var
 
 def companions(sites: Sequence[SiteResult], spec: StatisticSpec) -> list[str]:
     """The names of a statistic's other arrays, such as ``top_sample``."""
-    others = (v.lstrip("_") for v in STATISTICS[spec.name].variables if v)
-    names = [f"{spec.variable}_{suffix}" for suffix in dict.fromkeys([*PLACES, *others])]
+    names = made_by(spec, STATISTICS[spec.name])[1:]
     return [name for name in names if any(name in site.variables for site in sites)]
 
 

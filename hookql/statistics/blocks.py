@@ -46,6 +46,24 @@ def shift_for(x: Tensor) -> Tensor:
     return torch.where(constant, x[0], mean).nan_to_num_(0.0, 0.0, 0.0)
 
 
+def anchored(rows: Tensor) -> Tensor:
+    """Rows to shift others by, float64; 0 where a number is not finite or near overflow.
+
+    A column that is constant has deviations from its own row of exactly 0, and so have blocks of
+    it from each other: no rounding is mistaken for a spread.
+    """
+    rows = rows.double()
+    return rows.where(rows.abs() < 1e307, 0.0)
+
+
+def mean_along(x: Tensor, axis: int) -> Tensor:
+    """The mean along an axis, float64; of equal numbers exactly that number."""
+    if not x.shape[axis]:
+        return x.mean(axis)
+    at = anchored(x.select(axis, 0))
+    return at + (x - at.unsqueeze(axis)).mean(axis)
+
+
 def shifted_sums(x: Tensor, shift: Tensor, order: int) -> tuple[Tensor, Tensor | None, bool]:
     """Sums of (x - shift) and, if order is 2, of its squares, down the columns of x (n, columns).
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from hookql.statistics.blocks import shift_for
+from hookql.statistics.blocks import anchored, mean_along, shift_for
+from hookql.statistics.higher import ROUNDING
 from hookql.statistics.products import fast, grouped_products, products, sound, stacked
 from hookql.statistics.states import States
 
@@ -43,10 +44,11 @@ class Comoments:
         else:
             device = x.device
             counts = groups.counts_on(device).reshape(-1, 1, 1)
-            sums = x.new_zeros(len(counts), *x.shape[1:], dtype=torch.float64)
-            mean = sums.index_add_(0, groups.within(device), x.double()) / counts
-            r = x.double() - mean.index_select(0, groups.within(device))
-            c = grouped_products(r, groups)
+            shift = anchored(x.index_select(0, groups.firsts_on(device)))
+            r = x - shift.index_select(0, groups.within(device))
+            off = torch.zeros_like(shift).index_add_(0, groups.within(device), r) / counts
+            r -= off.index_select(0, groups.within(device))
+            mean, c = shift + off, grouped_products(r, groups)
             present, new = groups.present_on(device), groups.counts_on(states.count.device)
         old = states.count[present.to(states.count.device)] - new
         self._join(present.to(x.device), old, new, mean.reshape(-1, *shape), c)
@@ -72,7 +74,7 @@ class Comoments:
         if axis == len(states.axes) - 1:
             raise ValueError("a covariance has no meaning without its features")
         means = states["mean"]
-        mean = means.mean(axis + 1)
+        mean = mean_along(means, axis + 1)
         d = means - mean.unsqueeze(axis + 1)
         between = d.unsqueeze(-1) * d.unsqueeze(-2) * states.counts(means).unsqueeze(-1)
         c = (states["c"] + between).sum(axis + 1)
@@ -106,7 +108,7 @@ class Comoments:
             return states.nothing()
         c, n = states["c"], states.counts(states["mean"])
         m2 = c.diagonal(dim1=-2, dim2=-1)
-        flat = m2 <= (states["mean"] * 2.2e-16).square() * n
+        flat = m2 <= (states["mean"] * ROUNDING).square() * n
         std = m2.sqrt().masked_fill(flat | (n == 0), float("nan"))
         corr = (c / std.unsqueeze(-1) / std.unsqueeze(-2)).clamp(-1, 1)
         return states.result(corr)
@@ -146,6 +148,7 @@ def _block(x: Tensor) -> tuple[Tensor, Tensor]:
             s1 = r.sum(0).double()
             mean = s1 / n
             return mean + shift, c - mean.unsqueeze(-1) * s1.unsqueeze(-2)
-    x = x.double()
-    mean = x.mean(0)
-    return mean, products(x - mean)
+    shift = anchored(x[0])
+    r = x - shift
+    off = r.mean(0)
+    return shift + off, products(r - off)

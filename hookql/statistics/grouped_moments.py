@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from hookql.statistics.blocks import columns_of, scratch
+from hookql.statistics.blocks import columns_of, mean_along, scratch
 from hookql.statistics.states import States
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class GroupedMoments:
             pooled.states = states.without({})
             return pooled
         means = self._mean()
-        mean = means.mean(axis + 1)
+        mean = mean_along(means, axis + 1)
         tensors = {"shift": mean.nan_to_num(0.0, 0.0, 0.0), "s1": mean, "s2": mean}
         if self.order > 1:
             between = (means - mean.unsqueeze(axis + 1)).square() * states.counts(means)

@@ -48,19 +48,30 @@ class Groups:
         place: np.ndarray[Any, Any] = np.searchsorted(self.present, self.index)
         return place
 
-    def rank_on(self, device: torch.device) -> Tensor:
-        """How many rows of its group stand before each row here, int64 (n,)."""
-        return self._tensor("rank", device)
+    def firsts_on(self, device: torch.device) -> Tensor:
+        """The first row of each group that is present, int64 (g,)."""
+        return self._tensor("firsts", device)
+
+    def starts_on(self, device: torch.device) -> Tensor:
+        """Where the rows of each of them start in ``sorted``, int64 (g,)."""
+        return self._tensor("starts", device)
+
+    def by_size_on(self, device: torch.device) -> Tensor:
+        """Their places in ``present``, the group of the fewest rows first, int64 (g,)."""
+        return self._tensor("by_size", device)
 
     @cached_property
-    def rank(self) -> np.ndarray[Any, Any]:
-        """What ``rank_on`` gives."""
+    def starts(self) -> np.ndarray[Any, Any]:
+        """What ``starts_on`` gives."""
+        starts: np.ndarray[Any, Any] = self.counts.cumsum() - self.counts
+        return starts
+
+    @cached_property
+    def by_size(self) -> np.ndarray[Any, Any]:
+        """What ``by_size_on`` gives."""
         import numpy as np
 
-        rank = np.empty_like(self.order)
-        starts = self.counts.cumsum() - self.counts
-        rank[self.order] = np.arange(len(rank)) - np.repeat(starts, self.counts)
-        return rank
+        return np.argsort(self.counts, kind="stable")
 
     @cached_property
     def order(self) -> np.ndarray[Any, Any]:
@@ -88,8 +99,7 @@ class Groups:
     @cached_property
     def firsts(self) -> np.ndarray[Any, Any]:
         """The first row of each of ``present``, int64 (g,)."""
-        starts = self.counts.cumsum() - self.counts
-        firsts: np.ndarray[Any, Any] = self.order[starts]
+        firsts: np.ndarray[Any, Any] = self.order[self.starts]
         return firsts
 
     def _tensor(self, name: str, device: torch.device) -> Tensor:

@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
-from hookql.statistics.blocks import columns_of
+from hookql.statistics.blocks import anchored, columns_of, mean_along
 from hookql.statistics.states import States
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from hookql.statistics.groups import Groups
+
+
+# A few units in the last place of float64, which is what the means of blocks are good for.
+ROUNDING = 1e-15
 
 
 class HigherMoments:
@@ -41,16 +45,19 @@ class HigherMoments:
         index = states.rows(rows, groups, layout)
         if not len(rows):
             return
-        x = columns_of(rows.detach()).double()
+        x = columns_of(rows.detach())
         if groups is None or index is None:
-            counts, present = x.new_full((1, 1), len(x)), None
+            shift, present = anchored(x[:1]), None
+            counts = shift.new_full((1, 1), len(x))
         else:
+            shift = anchored(x.index_select(0, groups.firsts_on(x.device)))
             counts = groups.counts_on(x.device).double().unsqueeze(1)
             present = groups.present_on(x.device)
             index = groups.within(x.device)
-        mean = _sums(x, index, len(counts)) / counts
-        r = x - (mean if index is None else mean.index_select(0, index))
-        block, power = [mean], r
+        r = x - _of_rows(shift, index)
+        off = _sums(r, index, len(counts)) / counts
+        r -= _of_rows(off, index)
+        block, power = [shift + off], r
         for _ in range(self.order - 1):
             power = power * r
             block.append(_sums(power, index, len(counts)))
@@ -80,7 +87,7 @@ class HigherMoments:
             return self._of(states.without({}))
         means = states["mean"]
         n = states.counts(means)
-        mean = means.mean(axis + 1)
+        mean = mean_along(means, axis + 1)
         d = means - mean.unsqueeze(axis + 1)
         m2 = states["m2"]
         m3 = states["m3"] + 3 * d * m2 + n * d**3
@@ -116,11 +123,14 @@ class HigherMoments:
         return self._read(lambda n: self.states["m2"] / (n - ddof), ddof)
 
     def result_standardised(self, order: int) -> Tensor:
-        """The mean of ((x - mean) / std) ** order; NaN where nothing spreads beyond rounding."""
+        """The mean of ((x - mean) / std) ** order; NaN where nothing spreads beyond rounding.
+
+        That is a std of less than ``ROUNDING`` of the mean.
+        """
 
         def read(n: Tensor) -> Tensor:
             var = self.states["m2"] / n
-            flat = var <= (self.states["mean"] * 2.2e-16).square()
+            flat = var <= (self.states["mean"] * ROUNDING).square()
             scaled = self.states[f"m{order}"] / n / var ** (order / 2)
             return scaled.masked_fill(flat, float("nan"))
 
@@ -167,6 +177,11 @@ class HigherMoments:
         made = type(self)(self.order)
         made.states = states
         return made
+
+
+def _of_rows(block: Tensor, index: Tensor | None) -> Tensor:
+    """What is each group's (number, columns), for each row."""
+    return block if index is None else block.index_select(0, index)
 
 
 def _sums(x: Tensor, index: Tensor | None, number: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from hookql.statistics.core import Parameter, statistic
@@ -25,7 +26,14 @@ def check_edge(value: int | float) -> str | None:
 
 def check_order(bins: int, lo: float, hi: float) -> str | None:
     """What is wrong with the edges together, or None."""
-    return None if lo < hi and math.isfinite(hi - lo) else "`lo` of `hist` must be less than `hi`"
+    if lo >= hi:
+        return "`lo` of `hist` must be less than `hi`"
+    if not math.isfinite((hi - lo) * bins):
+        return "the range from `lo` to `hi` of `hist` is too wide for 64-bit numbers"
+    edges = edges_of(bins, lo, hi)
+    if math.isinf(bins / (hi - lo)) or any(a >= b for a, b in pairwise(edges)):
+        return f"the range from `lo` to `hi` of `hist` is too narrow for {bins} bins"
+    return None
 
 
 def coordinates(bins: int, lo: float, hi: float) -> dict[str, tuple[str, tuple[float, ...]]]:

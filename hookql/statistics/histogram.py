@@ -32,7 +32,7 @@ class Histogram:
         index = self.states.rows(rows, groups, self._layout(rows))
         if not rows.numel():
             return
-        x = columns_of(rows.detach())
+        x = columns_of(rows.detach()).contiguous()
         slots = self._slots(x)
         columns, width = x.shape[1], self.bins + 2
         cells = slots.add_(torch.arange(0, columns * width, width, device=x.device))

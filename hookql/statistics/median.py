@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from hookql.statistics.bins import FLOOR, RELATIVE_ERROR
 from hookql.statistics.core import statistic
-from hookql.statistics.sketch import FLOOR, RELATIVE_ERROR, Sketch
+from hookql.statistics.sketch import Sketch
 
 if TYPE_CHECKING:
     from torch import Tensor

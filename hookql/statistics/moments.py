@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
-from hookql.statistics.blocks import columns_of, nan_like, shift_for, shifted_sums
+from hookql.statistics.blocks import columns_of, mean_along, nan_like, shift_for, shifted_sums
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,7 +74,7 @@ class Moments:
             return pooled
         pooled._axes = self._axes[:axis] + self._axes[axis + 1 :]
         pooled._count = self.count * self._axes[axis]
-        pooled._mean = self.mean.mean(axis)
+        pooled._mean = mean_along(self.mean, axis)
         if self.m2 is not None:
             between = (self.mean - pooled._mean.unsqueeze(axis)).square().sum(axis)
             pooled._m2 = self.m2.sum(axis) + between * self.count

@@ -7,17 +7,21 @@ overflow or underflow, and everywhere else, all is float64.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from hookql.statistics.blocks import FAINT, FEW
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from hookql.statistics.groups import Groups
 
 # So many rows are added up in float32, and those sums in float64.
 ROWS = 256
+# Rows sorted by group are padded in batches of so many float64 numbers: 32 MB.
+SCRATCH = 1 << 22
 
 
 def stacked(rows: Tensor) -> Tensor:
@@ -57,9 +61,45 @@ def sound(product: Tensor, x: Tensor) -> bool:
 
 def grouped_products(x: Tensor, groups: Groups) -> Tensor:
     """The same of each group that has rows, as float64 (g, others, feature, feature)."""
-    index, place = groups.within(x.device), groups.rank_on(x.device)
-    most = int(groups.counts.max())
-    padded = x.new_zeros(len(groups.present), most, *x.shape[1:])
-    padded[index, place] = x
-    part = padded.double().transpose(1, 2)
-    return part.mT @ part
+    import torch
+
+    others, width = x.shape[1:]
+    total = torch.zeros(
+        len(groups.present), others, width, width, dtype=torch.float64, device=x.device
+    )
+    by_size = groups.by_size_on(x.device)
+    starts, counts = groups.starts_on(x.device), groups.counts_on(x.device)
+    for first, last, most in _batches(groups.counts[groups.by_size], others, width):
+        some = by_size[first:last]
+        # One group too large for a batch is taken in several.
+        step = max(1, SCRATCH // max(1, (last - first) * others * width))
+        for begin in range(0, most, step):
+            place = torch.arange(begin, min(begin + step, most), device=x.device)
+            absent = place >= counts[some].unsqueeze(1)
+            rows = (starts[some].unsqueeze(1) + place).masked_fill_(absent, 0)
+            part = x[groups.sorted(x.device)[rows]].double()  # (some, rows, others, feature)
+            part.masked_fill_(absent[..., None, None], 0.0)
+            part = part.transpose(1, 2)
+            total.index_add_(0, some, part.mT @ part)
+    return total
+
+
+def _batches(
+    counts: np.ndarray[Any, Any], others: int, width: int
+) -> Iterator[tuple[int, int, int]]:
+    """Runs of ascending counts, as first, last and largest, to be padded to the largest.
+
+    The rows of each and their products take ``SCRATCH`` numbers at most, unless it is one group,
+    and its rows are at most half padding.
+    """
+    import numpy as np
+
+    first = 0
+    while first < len(counts):
+        rest = counts[first:]
+        numbers = np.arange(1, len(rest) + 1) * np.maximum(rest, width) * (others * width)
+        fitting = numbers <= SCRATCH
+        # Both ascend, so that what fits comes first.
+        last = first + max(1, int((fitting & (rest <= 2 * rest[0])).sum()))
+        yield first, last, int(counts[last - 1])
+        first = last

@@ -39,7 +39,8 @@ def quantile(state: Sketch, q: tuple[float, ...]) -> Tensor:
 
     That is ``inverted_cdf`` in NumPy, read off bins that do not depend on the data: each octave of
     either sign has 64 of equal width, and all below 2 ** -30 in size is zero. The smallest (q = 0)
-    and the largest value (q = 1) are exact. NaN where one was seen. A fixed set of such bins is in
+    and the largest value (q = 1) are exact; others of 2 ** 128 (3.4e38) or more in size are
+    infinite. NaN where one was seen. A fixed set of such bins is in
     Masson, Rim and Lee, "DDSketch", 2019, with another spacing.
     """
     return state.result(q)

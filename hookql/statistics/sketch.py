@@ -4,16 +4,19 @@ The bins do not depend on the data, so that merging in any order gives the very 
 octave [2 ** e, 2 ** (e + 1)) of either sign has 64 bins of equal width, which are the sign, the
 exponent and the first six bits of the mantissa of a floating-point number; below 2 ** -30
 (9.3e-10) in size everything is one bin, zero. So a bin's middle is off by at most 1/128 of any
-value in it, or by 2 ** -30. The table has the octaves that occurred, from zero up.
+value in it, or by 2 ** -30. The table has the octaves that occurred, from zero up: at most those of
+float32, which take 81 kB for each feature of each group (twice that from 2 ** 31 rows on). Numbers
+of 2 ** 128 (3.4e38) or more in size, which only float64 has, count as infinite; only the smallest
+and the largest of all are exact there too.
 """
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
+from hookql.statistics.bins import CEILING, OCTAVE, find, keys_by_column, keys_of, middles_from
 from hookql.statistics.blocks import columns_of, scratch
 from hookql.statistics.extremes import reduce_groups
 from hookql.statistics.states import States
@@ -23,11 +26,10 @@ if TYPE_CHECKING:
 
     from hookql.statistics.groups import Groups
 
-RELATIVE_ERROR = 1 / 128
-FLOOR = -30  # the exponent below which there is nothing but zero
-_OCTAVE = 64  # bins
+_HUGE = 2.0**CEILING
 _INT32 = 2**31 - 1
 _CELLS = 1 << 16  # values counted together on a CPU
+_READ = 1 << 22  # bins looked at together: 32 MB
 
 
 class Sketch:
@@ -54,14 +56,16 @@ class Sketch:
             return
         self._room()
         x = columns_of(rows.detach())
-        finite = self._bounds(x, index)
+        bounds = self._bounds(x, index)
         known = None
-        if not finite:
-            self._count(x == float("-inf"), "minus", index)
-            self._count(x == float("inf"), "plus", index)
-            known = x.isfinite()
-            x = x.nan_to_num(0.0, 0.0, 0.0)
-        self._widen(*_keys(torch.stack([x.amin(), x.amax()])).tolist())
+        # No GPU is asked whether all is finite.
+        if not x.is_cpu or not all(-_HUGE < bound < _HUGE for bound in bounds.tolist()):
+            self._count(x <= -_HUGE, "minus", index)
+            self._count(x >= _HUGE, "plus", index)
+            known = x.abs() < _HUGE
+            x = x.where(known, 0.0)
+            bounds = torch.stack([x.amin(), x.amax()])
+        self._widen(*keys_of(bounds).tolist())
         table = self.states["table"]
         bins = table.shape[2]
         starts = torch.arange(columns, device=x.device) * bins - self.first
@@ -70,7 +74,7 @@ class Sketch:
         ones = torch.ones(step * len(x), dtype=table.dtype, device=x.device)
         for start in range(0, columns, step):
             part = slice(start, start + step)
-            keys = _keys_by_column(x[:, part])
+            keys = keys_by_column(x[:, part])
             # A GPU has its own ways of reusing memory.
             cells = scratch(keys, torch.int64).copy_(keys) if x.is_cpu else keys.long()
             cells += starts[part].unsqueeze(1)
@@ -143,7 +147,8 @@ class Sketch:
     def result(self, q: Sequence[float]) -> Tensor:
         """Quantiles, float64 ([groups,] \\*axes, quantile); NaN where nothing or a NaN was seen.
 
-        Of n values the one of rank ceil(q * n), the smallest that q of all do not exceed
+        Infinite where the number is 2 ** 128 or more in size, unless it is the first or last. Of n
+        values the one of rank ceil(q * n), the smallest that q of all do not exceed
         (``inverted_cdf`` in NumPy), within the bins' error; the first and last rank exactly.
         """
         import torch
@@ -152,35 +157,50 @@ class Sketch:
         if states.axes is None:
             none = torch.full((len(states.count), len(q)), float("nan"), dtype=torch.float64)
             return states.result(none)
-        values = states["low"].new_empty((*states["low"].shape, len(q)))
-        middles = _middles(self.first, states["table"].shape[2]).to(values.device)
-        for group, n in enumerate(states.count.tolist()):
-            below = states["table"][group].cumsum(1, dtype=torch.int64)
-            minus, plus = states["minus"][group], states["plus"][group]
-            low, high = states["low"][group], states["high"][group]
-            for place, each in enumerate(q):
-                rank = min(max(math.ceil(each * n), 1), n)
-                bins = torch.searchsorted(below, (rank - minus).unsqueeze(1)).squeeze(1)
-                bins = bins.clamp_max(len(middles) - 1)
-                value = middles[bins].clamp(low, high)
-                value = value.masked_fill(minus >= rank, float("-inf"))
-                value = value.masked_fill(n - plus < rank, float("inf"))
-                value = low if rank <= 1 else high if rank == n else value
-                unknown = low.isnan() | (n == 0)
-                values[group, :, place] = value.masked_fill(unknown, float("nan"))
-        return states.result(values.reshape(len(values), *states.axes, len(q)))
+        count = states.count.unsqueeze(1)
+        wanted = (count * torch.tensor(q, dtype=torch.float64)).ceil().long()
+        ranks = wanted.minimum(count).clamp_min(1).to(states["low"].device)
+        columns, bins = states["table"].shape[1:]
+        values = states["low"].new_empty(len(count) * columns, len(q))
+        step = max(1, _READ // max(bins, OCTAVE * len(q)))
+        for start in range(0, len(values), step):
+            self._read(ranks, values, slice(start, start + step))
+        return states.result(values.reshape(len(count), *states.axes, len(q)))
 
-    def _bounds(self, x: Tensor, index: Tensor | None) -> bool:
-        """Take in the extremes; whether all of x is finite, which no GPU is asked."""
+    def _read(self, ranks: Tensor, values: Tensor, part: slice) -> None:
+        """Fill in the values (cells, quantile) of some cells (groups x columns)."""
+        import torch
+
+        def cells(name: str, *more: int) -> Tensor:
+            return self.states[name].reshape(len(values), *more)[part]
+
+        columns, bins = self.states["table"].shape[1:]
+        cell = torch.arange(part.start, min(part.stop, len(values)), device=values.device)
+        group = cell // columns
+        rank = ranks[group]
+        n = self.states.count.to(values.device)[group].unsqueeze(1)
+        minus, plus = cells("minus", 1), cells("plus", 1)
+        low, high = cells("low", 1), cells("high", 1)
+        found = find(cells("table", bins), rank - minus)
+        value = middles_from(self.first, bins).to(values.device)[found].clamp(low, high)
+        value = value.masked_fill(minus >= rank, float("-inf"))
+        value = value.masked_fill(n - plus < rank, float("inf"))
+        value = torch.where(rank <= 1, low, torch.where(rank == n, high, value))
+        values[part] = value.masked_fill(low.isnan() | (n == 0), float("nan"))
+
+    def _bounds(self, x: Tensor, index: Tensor | None) -> Tensor:
+        """Take in the extremes; those of all of x, like x (2,), NaN where one is NaN."""
+        import torch
+
         low, high = self.states["low"], self.states["high"]
         if index is None:
             least, most = x.amin(0), x.amax(0)
             low.copy_(low.minimum(least))
             high.copy_(high.maximum(most))
-            return x.is_cpu and bool((least.isfinite() & most.isfinite()).all())
+            return torch.stack([least.amin(), most.amax()])
         reduce_groups(low, index, x, largest=False)
         reduce_groups(high, index, x, largest=True)
-        return x.is_cpu and bool(x.sum().isfinite())
+        return torch.stack([x.amin(), x.amax()])
 
     def _count(self, mask: Tensor, name: str, index: Tensor | None) -> None:
         if index is None:
@@ -190,14 +210,15 @@ class Sketch:
 
     def _room(self) -> None:
         """Count in int64 before int32 can overflow."""
-        if int(self.states.count.max()) >= _INT32:
+        count = self.states.count
+        if len(count) and int(count.max()) >= _INT32:
             self.states["table"] = self.states["table"].long()
 
     def _widen(self, low: int, high: int) -> None:
         """Have bins for the keys from ``low`` to ``high``, by whole octaves."""
         table = self.states["table"]
-        first = min(self.first, low // _OCTAVE * _OCTAVE)
-        last = max(self.first + table.shape[2] - 1, -(-high // _OCTAVE) * _OCTAVE)
+        first = min(self.first, low // OCTAVE * OCTAVE)
+        last = max(self.first + table.shape[2] - 1, -(-high // OCTAVE) * OCTAVE)
         if first == self.first and last - first + 1 == table.shape[2]:
             return
         wide = table.new_zeros(*table.shape[:2], last - first + 1)
@@ -209,52 +230,3 @@ class Sketch:
         made = type(self)()
         made.states, made.first = states, self.first
         return made
-
-
-def _keys(x: Tensor) -> Tensor:
-    """The bin of each finite number: 0 for zero, 1 and on for positive ones, -1 and on below."""
-    import torch
-
-    whole, drop, bias = (
-        (torch.int32, 17, 127) if x.dtype == torch.float32 else (torch.int64, 46, 1023)
-    )
-    bits = x.contiguous().view(whole)
-    keys = bits & torch.iinfo(whole).max
-    keys >>= drop
-    keys -= (bias + FLOOR) * _OCTAVE - 1
-    keys.clamp_min_(0)
-    sign = bits >> (torch.iinfo(whole).bits - 1)  # 0, or -1 for negative ones
-    keys ^= sign
-    keys -= sign
-    return keys
-
-
-def _keys_by_column(x: Tensor) -> Tensor:
-    """The bins of finite numbers (n, columns), as (columns, n)."""
-    import torch
-
-    if x.dtype != torch.float32 or not x.is_cpu:
-        return _keys(x.T)
-    # The upper half of a float32 has all that counts, and half the memory is half the time.
-    upper = 1 if sys.byteorder == "little" else 0
-    bits = x.unsqueeze(-1).view(torch.int16)[..., upper].T
-    keys = scratch(bits, torch.int16).copy_(bits)
-    sign = keys >> 15  # 0, or -1 for negative ones
-    keys &= 0x7FFF
-    keys >>= 1
-    keys -= (127 + FLOOR) * _OCTAVE - 1
-    keys.clamp_min_(0)
-    keys ^= sign
-    keys -= sign
-    return keys
-
-
-def _middles(first: int, number: int) -> Tensor:
-    """The middle of each bin from a key on, float64 (number,)."""
-    import torch
-
-    keys = torch.arange(first, first + number)
-    place = keys.abs() - 1
-    octave = torch.div(place, _OCTAVE, rounding_mode="floor") + FLOOR
-    within = 1 + (place % _OCTAVE + 0.5) / _OCTAVE
-    return torch.ldexp(within.double(), octave) * keys.sign()

@@ -435,3 +435,12 @@ def test_places() -> None:
     pq.write_table(pa.table({"text": ["a"]}), "a.parquet")
     assert ["a.parquet, row 0"] == _places("a.parquet")
     assert [None] == _places(["a"])
+
+
+def test_a_data_frame_is_its_rows() -> None:
+    """Iterating a pandas frame would give the names of its columns as texts."""
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"text": ["one", "two"], "label": ["a", "b"]})
+    found = list(open_data(frame))
+    assert ["one", "two"] == [sample.text for sample in found]
+    assert ["a", "b"] == [sample.row["label"] for sample in found]

@@ -110,6 +110,21 @@ def test_keys():
     ]
 
 
+def test_keys_step_back():
+    """No column's dimension is called like a part of the result, or like what a variable brings."""
+    by = "row.token_text, row.bin_lo, row.module, row.a_sample, row.a_count, row.b_text, token"
+    query = resolve(parse(f"capture top(norm(x)) as a from h by {by}"))
+    assert [k.name for k in query.captures[0].by] == [
+        "row_token_text",
+        "row_bin_lo",
+        "row_module",
+        "row_a_sample",
+        "row_a_count",
+        "b_text",
+        "token",
+    ]
+
+
 def test_sites_that_are_fine():
     """Every canonical site, ports where there are some, and both ports of whole modules."""
     once = ("embed", "final_norm", "unembed", "logits")

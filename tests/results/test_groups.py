@@ -12,11 +12,11 @@ import xarray
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hookql.errors import QueryError
 from hookql.results.captured import GroupAxis
 from hookql.results.groups import assembled, product
 from hookql.results.netcdf import load, save
 from hookql.results.spool import Spool, mapped
+from hookql.results.table import render
 from hookql.results.tree import build_tree
 from tests.results.made import attributes, capture, grouped, numbers, site, spec
 
@@ -154,14 +154,81 @@ def test_two_groups_of_the_same_keys_are_a_bug() -> None:
         product(keys, None)
 
 
-@pytest.mark.parametrize("name", ["label", "label_text", "other", "count"])
-def test_names_that_keys_have_are_refused(name: str) -> None:
-    """A statistic cannot be called like a key, nor like what belongs to another statistic."""
+@pytest.mark.parametrize("name", ["label", "other", "count", "module", "nonfinite", "layer"])
+def test_names_that_something_else_has_are_a_bug(name: str) -> None:
+    """The language refuses them; here one would silently take the place of the other."""
     keys = (GroupAxis("label", np.array([1])), GroupAxis("other", np.array([1])))
-    made = grouped(keys, {name: numbers(1, 1)}, np.array([1]), statistics=(spec("mean", name),))
-    with pytest.raises(QueryError) as caught:
+    one = site(0, variables={name: numbers(1, 1)}, count=np.array([1]))
+    made = capture(one, keys=keys, statistics=(spec("mean", name),))
+    with pytest.raises(ValueError, match=f"one name: {name}$"):
         build_tree([made], {})
-    assert caught.value.code == "reserved-name"
+
+
+def test_texts_of_tokens_step_aside() -> None:
+    """A column of the data that is called `token_text` keeps its own values."""
+    keys = (
+        GroupAxis("token_text", objects("p", "r")),
+        GroupAxis("token", np.array([4, 9]), texts=objects("four", "nine")),
+    )
+    tree: Any = build_tree([grouped(keys, {"mean": numbers(2, 1)}, np.ones(2, int))], {})
+    assert tree["token_text"].values.tolist() == ["p", "r"]
+    assert tree["token_text_2"].values.tolist() == ["four", "nine"]
+    assert tree["token_text_2"].dims == ("token",)
+    assert "token_text  token     kept" in render(tree, 100, ascii=False)
+
+
+def test_a_column_of_no_rows_is_text() -> None:
+    """Nobody knows the type of a key that never occurred; positions are numbers all the same."""
+    keys = (GroupAxis("label", np.array([], np.int64)), GroupAxis("sample", np.array([], np.int64)))
+    tree: Any = build_tree([grouped(keys, {"mean": numbers(0, 1)}, np.ones(0, int))], {})
+    assert (tree["label"].dtype.kind, tree["sample"].dtype.kind) == ("U", "i")
+
+
+NAMES = ("a", "b", "c", "feature", "feature_b", "feature_2_b", "bin_lo_b", "a_token", "token_text")
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_nothing_is_dropped_or_replaced(data: st.DataObject) -> None:
+    """Whatever things are called: a name stands for one thing, or it is an error."""
+    variables = data.draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True))
+    named = data.draw(st.lists(st.sampled_from((*NAMES, "token")), max_size=3, unique=True))
+    keys = tuple(GroupAxis(name, np.array([7, 8]), objects("x", "y")) for name in named)
+    lead = (2,) if keys else ()
+    arrays: dict[str, Array] = {}
+    labels: dict[str, dict[str, Array]] = {}
+    asked = []
+    for number, name in enumerate(variables):
+        kind = data.draw(st.sampled_from(["mean", "cov", "top", "hist"]))
+        width = data.draw(st.integers(1, 2))
+        last = {"cov": (width,), "top": (2,), "hist": (3,)}.get(kind, ())
+        given: dict[str, Any] = {"k": 2} if kind == "top" else {}
+        given |= {"bins": 1, "lo": 0.0, "hi": 1.0 + number} if kind == "hist" else {}
+        asked.append(spec(kind, name, **given))
+        arrays[name] = numbers(*lead, width, *last, start=100 * number)
+        if kind == "hist":
+            arrays[name] = arrays[name].astype(np.int64)
+        labels[name] = {"feature": number % 2 + np.arange(width)}
+    one = site(0, variables=arrays, variable_coordinates=labels, count=np.ones(lead, np.int64))
+    made = capture(one, keys=keys, statistics=tuple(asked))
+    ranked = any((of.name, of.variable) == ("top", "a") for of in asked)
+    if set(variables) & set(named) or (ranked and "a_token" in variables):
+        with pytest.raises(ValueError, match="one name"):
+            build_tree([made], {})
+        return
+    tree: Any = build_tree([made], {})
+    for name in named:
+        assert tree[name].values.tolist() == [7, 8]
+        texts = [n for n, c in tree.coords.items() if c.dims == (name,) and n != name]
+        assert [tree[text].values.tolist() for text in texts] == [["x", "y"]]
+    for name, array in arrays.items():
+        found = tree[name].values[0]
+        each = [found[(group,) * len(named)] for group in range(2)] if keys else found
+        np.testing.assert_array_equal(each, array)
+        axis = tree[name].dims[1 + len(named)]
+        at = tree[axis].values if axis in tree.coords else np.arange(tree.sizes[axis])
+        assert at.tolist() == labels[name]["feature"].tolist()
+    render(tree, 80)
 
 
 @settings(max_examples=60, deadline=None)

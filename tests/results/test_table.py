@@ -12,7 +12,7 @@ import xarray
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hookql.results.cells import bars, number_text
+from hookql.results.cells import bars, number_text, number_texts
 from hookql.results.table import render, summary
 from hookql.results.tree import build_tree
 from tests.results.made import WHEN, attributes, capture, normal, site, spec
@@ -158,6 +158,21 @@ def test_any_numbers_make_a_table(rows: list[list[float]], width: int) -> None:
 def test_numbers(value: float, expected: str) -> None:
     """Four significant digits where they fit, never fewer."""
     assert number_text(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([971.0, 108752.0, -0.0, np.nan], ["971", "108,752", "0", "nan"]),
+        ([971.0, 0.5], ["971.0", "0.5000"]),
+        ([2.0, 1e20], ["2.000", "1.000e+20"]),
+        ([np.inf, np.inf], ["inf", "inf"]),
+        ([], []),
+    ],
+)
+def test_columns_of_whole_numbers(values: list[float], expected: list[str]) -> None:
+    """Sums of what is true, and all else that is whole, with every digit."""
+    assert number_texts(values) == expected
 
 
 def test_bars() -> None:
