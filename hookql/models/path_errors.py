@@ -100,9 +100,16 @@ def dead_end(tree: Tree, walk: Walk, path: ast.Path, source: Source) -> Diagnost
         message,
         step.span,
         source,
-        help=_child_help(tree, parent, wanted, walk),
+        help=_child_help(tree, parent, wanted, walk) or _first_step_help(parent, tree),
         notes=_children_note(parent, tree),
     )
+
+
+def _first_step_help(parent: nn.Module, tree: Tree) -> str | None:
+    """Advice for a path from another family of models: `model.layers[*]` on GPT-2."""
+    if parent is not tree.root:
+        return None
+    return "the blocks of every family are `@block[*]`; `hookql modules` lists all names"
 
 
 def ambiguous(tree: Tree, walks: list[Walk], path: ast.Path, source: Source) -> Diagnostic:

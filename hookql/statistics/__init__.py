@@ -5,13 +5,13 @@ from hookql.statistics.core import (
     Accumulator,
     GroupedAccumulator,
     Parameter,
-    Places,
     Statistic,
     accumulators,
     state_key,
     statistic,
 )
 from hookql.statistics.groups import Groups
+from hookql.statistics.places import Places
 
 __all__ = [
     "STATISTICS",

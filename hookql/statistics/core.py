@@ -83,22 +83,6 @@ class GroupedAccumulator(Protocol):
         """The memory that the states take now, in bytes."""
 
 
-@frozen(eq=False)
-class Places:
-    """Where the rows of one update stand, int64 (n,) each, on the rows' device.
-
-    ``order`` sorts as (sample, chunk, position) does and differs from row to row of a corpus;
-    ``token`` is the id of the token there.
-    """
-
-    order: Tensor
-    token: Tensor
-
-    def __getitem__(self, index: Any) -> Places:
-        """The places of some of the rows."""
-        return Places(self.order[index], self.token[index])
-
-
 @frozen
 class Parameter:
     """A named number that a statistic takes; it must be given where ``default`` is None.

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hookql.statistics.core import Places
     from hookql.statistics.groups import Groups
+    from hookql.statistics.places import Places
 
 
 class EachGroup:
@@ -82,7 +82,7 @@ class EachGroup:
         return made
 
     def _fresh(self) -> Any:
-        from hookql.statistics.core import Places
+        from hookql.statistics.places import Places
 
         state = self.make()
         if self.empty is not None:

@@ -16,8 +16,8 @@ from hookql.statistics.states import Layout, States
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hookql.statistics.core import Places
     from hookql.statistics.groups import Groups
+    from hookql.statistics.places import Places
 
 NOWHERE = 2**63 - 1  # the order of a place that nothing holds yet
 

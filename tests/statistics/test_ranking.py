@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from hookql.statistics.core import Places
+from hookql.statistics.places import Places
 from hookql.statistics.ranking import Ranking
 
 K, BLOCKS, ROWS, COLUMNS = 3, 14, 60, 40
