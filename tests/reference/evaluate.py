@@ -14,7 +14,7 @@ from hookql.language import ast
 from tests.reference import prediction, values
 from tests.reference.models import Subject
 from tests.reference.things import ROLES, UNDEFINED, Id, Place, Text, Thing, Truth, Unsure
-from tests.reference.trees import OPERANDS, leaves, mentions
+from tests.reference.trees import OPERANDS, leaves, mentions, subscripts
 from tests.reference.values import Value, number
 
 
@@ -48,8 +48,10 @@ class Token:
         if any(self.thing(leaf) is UNDEFINED for leaf in leaves(expression)):
             return None
         known = attrs.evolve(self, defined=True)
-        # A key that the query does not see is undefined too.
-        return None if known.thing(expression) is UNDEFINED else known.number(expression)
+        # A key that the query does not see is undefined too, wherever it stands.
+        if any(known.thing(part) is UNDEFINED for part in subscripts(expression)):
+            return None
+        return known.number(expression)
 
     # --- logic ------------------------------------------------------------------------------------
 

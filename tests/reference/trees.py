@@ -78,6 +78,12 @@ def leaves(node: ast.Node) -> list[ast.Node]:
     return [leaf for below in children(node) for leaf in leaves(below)]
 
 
+def subscripts(node: ast.Node) -> list[ast.Subscript]:
+    """Every index in an expression."""
+    below = [found for part in children(node) for found in subscripts(part)]
+    return [node, *below] if isinstance(node, ast.Subscript) else below
+
+
 def _column(node: ast.Node) -> bool:
     if isinstance(node, ast.Name):
         return node.id not in ("true", "false")
