@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from attrs import define, evolve, field
 
@@ -41,6 +41,7 @@ from hookql.predicates.evaluate import Column, Predicate, compile_column, compil
 from hookql.predicates.vocabulary import Vocabulary
 from hookql.statistics import STATISTICS
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -123,11 +124,11 @@ class _Binder:
         whole += value_leaves(spec.where) if spec.where is not None else ()
         leaves = [leaf for node in whole for leaf in token_leaves(with_row_truths(node))]
         for node in (*leaves, *(key.expression for key in spec.by)):
-            self._trying(lambda node=node: self._column(node))  # type: ignore[misc]
+            self._trying(self._column, node)
         for key in (key.expression for key in spec.by):
-            if not always(key) and (has_key := self._trying(lambda: self.predicate(there(key)))):  # noqa: B023
+            if not always(key) and (has_key := self._trying(self.predicate, there(key))):
                 self.there[key] = has_key
-        self._trying(lambda: self.predicate(spec.where))
+        self._trying(self.predicate, spec.where)
 
     def predicate(self, where: ast.Expression | None) -> Predicate | None:
         """A predicate, compiled once."""
@@ -171,7 +172,7 @@ class _Binder:
         """A capture with everything that is asked of each of its places."""
         targets = []
         for match in matches:
-            target = self._trying(lambda match=match: self._target(spec, match, learnt))  # type: ignore[misc]
+            target = self._trying(self._target, spec, match, learnt)
             if target is not None:
                 targets.append(target)
         self.problems += wrong_groups(self.query, spec, targets, learnt)
@@ -189,7 +190,7 @@ class _Binder:
         keys = tuple(key.expression for key in spec.by)
         values = {}
         for leaf in value_leaves(spec.where) if spec.where is not None else ():
-            found = self._trying(lambda leaf=leaf: self._one_number(leaf, operands, stream))  # type: ignore[misc]
+            found = self._trying(self._one_number, leaf, operands, stream)
             if found is not None:
                 values[leaf] = found
         if values and seen.calls > 1:
@@ -206,7 +207,7 @@ class _Binder:
             number = self._selector(joined([spec.where, *more]), keys, stream) if more else selector
             return Asked(stat, STATISTICS[stat.name], expression, number)
 
-        asked = [self._trying(lambda stat=stat: ask(stat)) for stat in spec.statistics]  # type: ignore[misc]
+        asked = [self._trying(ask, stat) for stat in spec.statistics]
         right = tuple(one for one in asked if one is not None)
         place = Place(match.point, match.view)
         return Target(place, match.layer, match.role, match.site, right, selector, values)
@@ -269,10 +270,10 @@ class _Binder:
         advice = "such a `where` goes with modules that run once"
         return Diagnostic("several-calls", message, spec.where.span, self.query.source, advice)
 
-    def _trying(self, make: Callable[[], T]) -> T | None:
+    def _trying(self, make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         """What is made, or None where it is wrong, which is noted."""
         try:
-            return make()
+            return make(*args, **kwargs)
         except HookQLError as error:
             self.problems += error.diagnostics
             return None

@@ -190,6 +190,8 @@ class Detector:
         defined = np.array(True)
         for leaf in expression.leaves:
             defined = defined & self._scene.values(leaf).defined
+        for key in expression.keys:  # a weight that is not there is no 0
+            defined = defined & self._scene.sees(key, (bool(self.seen.causal), self.seen.window))
         return Values(value, np.broadcast_to(defined, self._scene.size))
 
 

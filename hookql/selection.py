@@ -52,6 +52,11 @@ class Scene:
             )
         return self._read[leaf]
 
+    def sees(self, key: int, sees: Sees) -> Bools:
+        """Whether the query at each position sees that key, (B, S)."""
+        query = np.arange(self.size[1], dtype=np.int64)[None]
+        return _visible(query, np.int64(key), self.batch.length[:, None], sees)
+
     def column(self, leaf: ast.Expression, device: torch.device) -> Tensor:
         """The same as a tensor of the rows, (B * S,), on a device."""
         key = leaf, device
@@ -118,17 +123,11 @@ class Pairs:
     """Rows with a ragged `key` axis taken apart: a row for each query and each key that it sees."""
 
     def __init__(self, selection: Selection, keys: int, sees: Sees, table: PairTable) -> None:
-        causal, window = sees
         positions = selection.scene.size[1]
         query = (selection.index % positions)[:, None]
         key = np.arange(keys, dtype=np.int64)[None]
         length = selection.scene.batch.length[selection.index // positions][:, None]
-        visible = key < length
-        if causal:
-            visible &= key <= query
-        if window is not None:
-            visible &= np.abs(query - key) < window
-        row, key_of_pair = np.nonzero(visible)
+        row, key_of_pair = np.nonzero(_visible(query, key, length, sees))
         self._flat = torch.from_numpy(row * keys + key_of_pair)
         self._row = torch.from_numpy(row)
         group = 0 if selection.groups is None else selection.groups.index[row]
@@ -166,6 +165,17 @@ class PairTable:
     def pairs(self) -> Ints:
         """The (group, key) of each number, int64 (numbers, 2)."""
         return np.array(list(self._numbers), dtype=np.int64).reshape(-1, 2)
+
+
+def _visible(query: Ints, key: Ints | np.int64, length: Ints, sees: Sees) -> Bools:
+    """Which keys a query sees; the arrays broadcast."""
+    causal, window = sees
+    visible = (key < length) & (query >= 0)
+    if causal:
+        visible = visible & (key <= query)
+    if window is not None:
+        visible = visible & (np.abs(query - key) < window)
+    return visible
 
 
 def _moved(tensor: Tensor, device: torch.device) -> Tensor:

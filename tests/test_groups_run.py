@@ -160,3 +160,18 @@ def test_counts_differ_from_module_to_module() -> None:
     np.testing.assert_array_equal((norms > limit).sum(1), result["count"].values)
     expected = np.stack([r[n > limit].mean(0) for r, n in zip(rows, norms, strict=True)])
     np.testing.assert_allclose(result["mean"].values, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("where", ["x[head=0][key=5] < 2", "not x[head=0][key=5] > 2"])
+def test_a_key_that_a_query_does_not_see_has_no_weight(where: str) -> None:
+    """Queries before key 5 have no weight on it, not one of 0: undefined, and dropped."""
+    model, tokenizer, _ = tiny("gpt2")
+    model.set_attn_implementation("eager")
+    result = hookql.run(
+        f"capture count from transformer.h[0].attn:pattern where {where}",
+        model=model,
+        tokenizer=tokenizer,
+        texts=TEXTS,
+    )
+    assert sum(max(0, len(text) - 5) for text in TEXTS) == result["count"].item()
+    assert sum(min(5, len(text)) for text in TEXTS) == result.attrs["tokens_undefined"]
