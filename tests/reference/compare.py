@@ -121,6 +121,9 @@ def _ordered(
     names = []
     for dim in dims:
         known = [d for d in (f"{dim}_{variable}", dim) if d in array.dims]
+        # An equal dimension of another variable's is shared with it.
+        shared = [str(d) for d in array.dims if str(d).startswith(f"{dim}_") and d not in dims]
+        known += shared
         names.append(known[0] if known else dim)
     if set(names) != set(array.dims):
         raise Disagreement(f"{at}: dimensions {array.dims}, not {tuple(dims)}")
