@@ -6,7 +6,16 @@
 {'layer': 6, 'feature': 112}
 """
 
-from hookql.api import HookQLWarning, check, explain, load, load_model, run
+from hookql.api import (
+    HookQLWarning,
+    check,
+    explain,
+    export,
+    load,
+    load_model,
+    run,
+    verify,
+)
 from hookql.errors import (
     DataError,
     Diagnostic,
@@ -30,7 +39,9 @@ __all__ = [
     "UsageError",
     "check",
     "explain",
+    "export",
     "load",
     "load_model",
     "run",
+    "verify",
 ]

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from hookql.errors import Diagnostic, UsageError
-from hookql.language.parser import parse
+from hookql.language.parser import LONGEST, parse
+from hookql.language.places import check_into
 from hookql.language.query import Query
 from hookql.language.resolve import resolve
 from hookql.options import ModelOptions, RunOptions, check_options, model_options
@@ -100,6 +101,7 @@ def check(
     resolved query. Raises QueryError with everything that is wrong.
     """
     resolved = parse_query(query)
+    check_into(resolved, anywhere=False)
     if model is not None:
         from hookql.execute import plan_for
 
@@ -111,22 +113,78 @@ def explain(
     query: str | Path | Query,
     *,
     model: str | Path | torch.nn.Module | Model = "demo",
+    data: Any = None,
+    texts: Sequence[str] = (),
     tokenizer: Any = None,
-    target: str | None = None,
+    output: str | Path | None = None,
     format: str = "text",
-    **options: Unpack[ModelOptions],
+    **options: Unpack[RunOptions],
 ) -> str:
-    """What running a query would do, as ``text``, ``json`` or ``mermaid``; no data is run.
+    """What running a query would do, as ``text``, ``json`` or ``mermaid``; the model runs no data.
 
-    ``target`` is the column that the run would take the decoder's text from, as in `run`.
+    With ``data`` or ``texts`` they are read and counted, and where the query has `values`, how many
+    rows would come, how many bytes, and how many the disk of ``output`` has free. All arguments are
+    those of `run`; ``target`` is the column that the run would take the decoder's text from.
     """
-    from hookql.execute import plan_for
+    from hookql.execute import outlook_for, plan_for
     from hookql.explanation import FORMATS
 
     if format not in FORMATS:
         notes = (f"formats: {', '.join(FORMATS)}",)
         raise UsageError(Diagnostic("unknown-format", f"unknown format `{format}`", notes=notes))
-    return FORMATS[format](plan_for(parse_query(query), model, tokenizer, target, options))
+    parsed = parse_query(query)
+    check_into(parsed, bool(options.get("into_anywhere")))
+    if data is None and not texts:
+        return FORMATS[format](
+            plan_for(parsed, model, tokenizer, options.get("target"), options), ()
+        )
+    path = None if output is None else Path(output)
+    return FORMATS[format](*outlook_for(parsed, model, tokenizer, data, texts, path, options))
+
+
+def export(
+    path: str | Path,
+    to: str,
+    output: str | Path | None = None,
+    *,
+    shard_bytes: int = 1_000_000_000,
+    overwrite: bool = False,
+    progress: bool | None = None,
+) -> Path:
+    """Copy the raw values of a result file into a folder for other tools; returns the folder.
+
+    Args:
+        path: a result with `values`.
+        to: ``safetensors``, ``zarr``, ``parquet`` or ``npy``.
+        output: the folder; ``acts.safetensors`` beside ``acts.nc`` if it is not given.
+        shard_bytes: how much one file of the folder holds at most, of raw values.
+        overwrite: whether an earlier export may be replaced.
+        progress: show a progress bar on stderr; None: where stderr is a terminal.
+
+    Raises:
+        HookQLError: UsageError for a file without raw values or an output that exists.
+    """
+    from hookql.exports import export as write
+
+    return write(
+        Path(path),
+        to,
+        None if output is None else Path(output),
+        shard_bytes=shard_bytes,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def verify(path: str | Path) -> list[str]:
+    """What of a result file, a checkpoint or an exported folder is not what was written.
+
+    Reads all of it. A sentence for each thing; nothing where all is whole. Raises UsageError for
+    what is none of these.
+    """
+    from hookql.verifying import damage
+
+    return damage(Path(path))
 
 
 def load(path: str | Path) -> xarray.DataTree:
@@ -169,9 +227,12 @@ def parse_query(query: str | Path | Query) -> Query:
 def read_query_file(path: Path) -> str:
     """The text of a query file. Raises UsageError where it cannot be read."""
     try:
+        if path.exists() and not path.is_file():
+            message = f"`{path}` is not a regular file"
+            raise UsageError(Diagnostic("query-file", message))
         # newline="": a caret counts the characters that stand in the file.
         with path.open(encoding="utf-8-sig", newline="") as file:
-            return file.read()
+            return file.read(LONGEST + 1)  # of more the parser says that it is too much
     except UnicodeDecodeError:
         message = f"`{path}` is not a text file in UTF-8"
     except OSError as error:

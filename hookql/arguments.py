@@ -79,6 +79,11 @@ def add_model(parser: argparse.ArgumentParser, default: str | None = "demo") -> 
         action="store_true",
         help="run Python code that comes with the model; never done otherwise",
     )
+    add(
+        "--allow-pickle",
+        action="store_true",
+        help="load weights from .bin files, which can run code; never done otherwise",
+    )
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
@@ -126,4 +131,44 @@ def add_output(parser: argparse.ArgumentParser) -> None:
         "for a query that is no file, none)",
     )
     add("--overwrite", action="store_true", help="replace files that exist")
+    add(
+        "--compress",
+        choices=("none", "zstd", "zlib"),
+        help="how raw values are compressed (none, the default, is the fastest by far)",
+    )
+    add(
+        "--store-dtype",
+        choices=("float32", "float64"),
+        help="how raw values are stored (default: losslessly, float32 where that is)",
+    )
+    add("--force", action="store_true", help="run even if the disk seems too small")
+    add(
+        "--into-anywhere",
+        action="store_true",
+        help="let `into` name any file, also outside the output's folder",
+    )
     add("--quiet", action="store_true", help="no progress, no table")
+
+
+def add_long_runs(parser: argparse.ArgumentParser) -> None:
+    """What keeps a long run from being lost."""
+    group = parser.add_argument_group("long runs")
+    add = group.add_argument
+    add(
+        "--checkpoint",
+        metavar="DIR",
+        help="keep in this folder what the run has so far, to go on after a crash",
+    )
+    add("--resume", action="store_true", help="go on where the checkpoint ends")
+    add(
+        "--checkpoint-every",
+        type=float,
+        metavar="SECONDS",
+        help="how much a crash may cost (default: 60)",
+    )
+    add(
+        "--on-error",
+        choices=("stop", "skip"),
+        help="what becomes of a sample that the tokenizer or the model fails on (default: stop); "
+        "skipped ones are listed in the result",
+    )

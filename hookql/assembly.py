@@ -15,7 +15,7 @@ from hookql.jobs import Job, Want
 from hookql.language import ast
 from hookql.models.ports import HookPoint
 from hookql.models.probe import Seen
-from hookql.plan import Asked, Plan
+from hookql.plan import Asked, Plan, PlannedCapture
 from hookql.predicates.groups import GroupTable
 from hookql.selection import PairTable
 from hookql.statistics import Groups, Places, Statistic, accumulators, state_key
@@ -107,11 +107,12 @@ def _peers(plan: Plan, place: Place, asked: Sequence[Asked]) -> list[Asked]:
 def _want(asked: list[Asked], seen: Seen, pairs: PairTable) -> Want:
     """What an expression is worked out for; a ragged key becomes one more group."""
     expression = asked[0].expression
-    statistics = [(a.statistic, a.spec.parameters) for a in asked]
+    statistics = [(a.statistic, a.spec.parameters) for a in asked if not a.statistic.raw]
     if None not in expression.axes.sizes:
-        return Want(expression, statistics)
+        return Want(expression, statistics, len(statistics) < len(asked))
     axis = expression.axes.sizes.index(None)
-    return Want(expression, statistics, axis, (bool(seen.causal), seen.window), pairs)
+    sees = bool(seen.causal), seen.window
+    return Want(expression, statistics, key_axis=axis, sees=sees, pairs=pairs)
 
 
 def bytes_a_group(plan: Plan) -> dict[tuple[tuple[ast.Expression, ...], str], int]:
@@ -129,6 +130,18 @@ def bytes_a_group(plan: Plan) -> dict[tuple[tuple[ast.Expression, ...], str], in
                 if state not in known:
                     known[state] = _bytes_of((asked.statistic, asked.spec.parameters), sizes)
                 held[key] = held.get(key, 0) + calls * known[state]
+    return held
+
+
+def bytes_a_row(plan: Plan, captures: Sequence[PlannedCapture] | None = None) -> int:
+    """What the raw rows of one token take, in bytes of float32; of some captures, or of all."""
+    held = 0
+    for capture in plan.captures if captures is None else captures:
+        for target in capture.targets:
+            for asked in target.asked:
+                if asked.statistic.raw:
+                    sizes = [size or 0 for size in asked.expression.axes.sizes]
+                    held += 4 * math.prod(sizes) * plan.probe.seen[target.point].calls
     return held
 
 

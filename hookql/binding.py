@@ -10,6 +10,7 @@ from attrs import define, evolve, field
 from hookql.binding_errors import (
     no_such_columns,
     no_such_pools,
+    rows_differ,
     unusable,
     without_problems,
     wrong_groups,
@@ -205,6 +206,8 @@ class _Binder:
             more = [there(leaf) for leaf in expression.leaves if not always(leaf)]
             more += visible(expression, seen)
             number = self._selector(joined([spec.where, *more]), keys, stream) if more else selector
+            if number != selector and STATISTICS[stat.name].raw:
+                raise QueryError([rows_differ(stat, more, self.query)])
             return Asked(stat, STATISTICS[stat.name], expression, number)
 
         asked = [self._trying(ask, stat) for stat in spec.statistics]

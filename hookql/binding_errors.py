@@ -166,11 +166,26 @@ def unusable(
     """Why a statistic cannot be had of an expression; None where it can."""
     shown = format_expression(asked.value)
     axes = expression.axes
+    if statistic.raw and None in axes.sizes:
+        message = f"the rows of `{shown}` differ in length, as each query sees other keys"
+        help = "choose keys, as in `values(x[key=0])`, or reduce them, as in `values(entropy(x))`"
+        return Diagnostic("ragged-values", message, asked.span, query.source, help)
     if statistic.needs == "feature" and (not axes.names or axes.sizes[-1] is None):
         message = f"`{asked.name}` compares features, and `{shown}` has no axis of them"
         notes = (f"axes of `{shown}` at `{said(match.point)}`: {listing(axes.names) or 'none'}",)
         return Diagnostic("bad-axes", message, asked.span, query.source, None, notes)
     return None
+
+
+def rows_differ(
+    asked: StatisticSpec, conditions: Sequence[ast.Expression], query: Query
+) -> Diagnostic:
+    """The error for rows of values that would have holes: their expression is undefined there."""
+    shown = format_expression(asked.value)
+    message = f"`{shown}` is undefined at some tokens, and rows without it would be missing"
+    where = " and ".join(format_expression(condition) for condition in conditions)
+    help = f"keep those tokens alone at which it is defined: `where {where}`"
+    return Diagnostic("rows-differ", message, asked.span, query.source, help)
 
 
 def wrong_groups(

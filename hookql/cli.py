@@ -1,4 +1,4 @@
-"""The command line: `hookql run | check | explain | modules | fmt | show`.
+"""The command line: `hookql run | check | explain | modules | fmt | show | export | verify`.
 
 Nothing here imports torch before a command needs it, so that `--help`, `fmt` and `check` answer at
 once. Exit codes: 0 done, 1 failed, 2 the query or the usage is wrong, 130 interrupted.
@@ -7,12 +7,14 @@ once. Exit codes: 0 done, 1 failed, 2 the query or the usage is wrong, 130 inter
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hookql
 from hookql.api import check, explain, parse_query, read_query_file
@@ -20,6 +22,7 @@ from hookql.arguments import (
     BEHIND_Q,
     Once,
     add_data,
+    add_long_runs,
     add_model,
     add_output,
     add_query,
@@ -27,6 +30,7 @@ from hookql.arguments import (
     refuse,
 )
 from hookql.errors import Diagnostic, HookQLError, UsageError
+from hookql.language.parser import LONGEST
 from hookql.language.query import Query
 from hookql.options import ModelOptions, RunOptions
 
@@ -44,6 +48,8 @@ _LIKE_A_QUERY = re.compile(r"\s*(?:#|(?:capture|let)\s)")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    with contextlib.suppress(ValueError):  # in another thread than the main one
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         options, unknown = _parser().parse_known_args(arguments)
         if unknown:
@@ -77,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     add_model(run)
     add_data(run)
     add_output(run)
+    add_long_runs(run)
 
     checks = _command(commands, "check", _check, "check a query's syntax and names")
     add_query(checks)
@@ -86,7 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     explains = _command(commands, "explain", _explain, "say what a run would do; runs no data")
     add_query(explains)
     add_model(explains)
-    add_target(explains)
+    add_data(explains)
+    explains.add_argument("-o", "--output", metavar="FILE.nc", help="where a run would write")
     explains.add_argument("--format", choices=("text", "json", "mermaid"), default="text")
 
     modules = _command(
@@ -103,6 +111,19 @@ def _parser() -> argparse.ArgumentParser:
 
     show = _command(commands, "show", _show, "summarise a result file")
     show.add_argument("file", metavar="FILE.nc", help="a file that `hookql run` has written")
+
+    export = _command(commands, "export", _export, "copy raw values into files of other tools")
+    export.add_argument("file", metavar="FILE.nc", help="a result with `values`")
+    kinds = ("safetensors", "zarr", "parquet", "npy")
+    export.add_argument("--to", required=True, choices=kinds, help="the format")
+    export.add_argument("-o", "--output", metavar="DIR", help="the folder (default: FILE.FORMAT)")
+    export.add_argument(
+        "--shard-size", type=float, default=1000, metavar="MB", help="of one file at most (1000)"
+    )
+    export.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+
+    verify = _command(commands, "verify", _verify, "check that nothing written has changed since")
+    verify.add_argument("path", metavar="PATH", help="a result, a checkpoint or an exported folder")
     return parser
 
 
@@ -125,6 +146,9 @@ def _run(options: argparse.Namespace) -> int:
     output = _output(options)
     left = any(capture.into is None for capture in query.captures)
     unsaved = output is None and left
+    if unsaved and any(capture.into is None and capture.raw for capture in query.captures):
+        message = "raw values have to go into a file, and none is given"
+        raise UsageError(Diagnostic("no-output", message, help="give `-o FILE.nc`"))
     if unsaved and options.quiet:
         message = "the result would be lost: `--quiet` prints no table, and there is no output"
         raise UsageError(Diagnostic("no-output", message, help="give `-o FILE.nc`"))
@@ -139,6 +163,7 @@ def _run(options: argparse.Namespace) -> int:
         output=output,
         overwrite=options.overwrite,
         progress=False if options.quiet else None,
+        say=(lambda line: None) if options.quiet else _say,
         options=_run_options(options),
     )
     _warn(finished.warnings)
@@ -172,9 +197,11 @@ def _explain(options: argparse.Namespace) -> int:
     text = explain(
         query,
         model=options.model,
-        target=options.target,
+        data=options.data,
+        texts=options.text,
+        output=options.output,
         format=options.format,
-        **_model_options(options),
+        **_run_options(options),
     )
     print(text, end="")
     return 0
@@ -223,6 +250,30 @@ def _show(options: argparse.Namespace) -> int:
     return 0
 
 
+def _export(options: argparse.Namespace) -> int:
+    if not 0 < options.shard_size < float("inf"):
+        message = f"`--shard-size` must be a number of megabytes, not {options.shard_size}"
+        raise UsageError(Diagnostic("bad-option", message))
+    folder = hookql.export(
+        options.file,
+        options.to,
+        options.output,
+        shard_bytes=max(1, int(options.shard_size * 1_000_000)),
+        overwrite=options.overwrite,
+    )
+    print(f"written: {folder}")
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    found = hookql.verify(options.path)
+    for sentence in found:
+        print(sentence, file=sys.stderr)
+    if not found:
+        print(f"{options.path}: whole")
+    return 1 if found else 0
+
+
 def _query(options: argparse.Namespace) -> Query:
     """The query of a command: exactly one of a file, stdin and --query."""
     if options.file is None and options.query is None:
@@ -254,7 +305,8 @@ def _resolved(text: str, name: str) -> Query:
 
 def _stdin() -> str:
     try:
-        return sys.stdin.buffer.read().decode("utf-8-sig")
+        # Of more characters than it takes the parser says that it is too much.
+        return sys.stdin.buffer.read(4 * LONGEST + 4).decode("utf-8-sig", "strict")
     except UnicodeDecodeError:
         message = "what comes in on stdin is not text in UTF-8"
         raise UsageError(Diagnostic("query-file", message)) from None
@@ -274,29 +326,20 @@ def _output(options: argparse.Namespace) -> Path | None:
 
 
 def _model_options(options: argparse.Namespace) -> ModelOptions:
-    return ModelOptions(
-        revision=options.revision,
-        dtype=options.dtype,
-        device=options.device,
-        device_map=options.device_map,
-        attn=options.attn,
-        trust_remote_code=options.trust_remote_code,
-    )
+    return cast(ModelOptions, _given(options, ModelOptions))
 
 
 def _run_options(options: argparse.Namespace) -> RunOptions:
-    return RunOptions(
-        **_model_options(options),
-        column=options.column,
-        split=options.split,
-        limit=options.limit,
-        max_length=options.max_length,
-        overflow=options.overflow,
-        target=options.target,
-        batch_size=options.batch_size,
-        tokens_per_batch=options.tokens_per_batch,
-        group_memory=options.group_memory,
-    )
+    return cast(RunOptions, _given(options, RunOptions))
+
+
+def _given(options: argparse.Namespace, kind: type) -> dict[str, Any]:
+    """The options of that kind that a command has."""
+    return {name: getattr(options, name) for name in kind.__annotations__ if hasattr(options, name)}
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _warn(warnings: Sequence[Diagnostic]) -> None:

@@ -26,11 +26,21 @@ from hookql.predicates.values import Values
 from hookql.selection import Scene, Selection
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, a device's or the machine's, did not suffice."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    said = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in said for words in _NO_MEMORY)
+
+
+# What torch and CUDA's libraries say in a plain RuntimeError.
+_NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory", "_alloc_failed")
+
+
 def memory_advice(error: Exception) -> str | None:
     """What helps where memory ran out; None for every other error."""
-    if not isinstance(error, MemoryError | torch.OutOfMemoryError) and (
-        "can't allocate memory" not in str(error)
-    ):
+    if not out_of_memory(error):
         return None
     return "run smaller batches: `--tokens-per-batch` or `--batch-size`"
 
@@ -69,39 +79,56 @@ class Detector:
         self.watched = watched
         self.jobs = jobs
         self.seen = watched.seen["x"]
-        self.fired = 0
+        self.fired = 0  # the calls that came in this pass
+        self.taken = 0  # the calls whose rows are in the jobs, of this pass or one before it
+        self._holds = False
         self._scene: Scene
         self._selections: Sequence[Selection | None] = ()
-        self._inputs: list[Tensor] = []
+        self._inputs: list[Tensor | None] = []
         self._held: list[dict[str, Tensor]] = []
-        self._failure: HookQLError | None = None
+        self.failure: Exception | None = None  # of `observe`: a model may swallow what is raised
 
     @property
     def points(self) -> dict[str, HookPoint]:
         """The hook points that it reads, by the operand each is."""
         return {name: seen.point for name, seen in self.watched.seen.items()}
 
-    def begin(self, scene: Scene, selections: Sequence[Selection | None]) -> None:
+    def begin(
+        self,
+        scene: Scene,
+        selections: Sequence[Selection | None],
+        *,
+        taken: int = 0,
+        hold: bool = False,
+    ) -> None:
         """Expect the pass over a batch, with the selection of each selector by number.
 
-        None stands for one that is only known later, or differs from place to place.
+        None stands for one that is only known later, or differs from place to place. The first
+        ``taken`` calls have been reduced in an earlier pass over these rows, which did not come to
+        its end: they are not again. With ``hold`` nothing is reduced until the pass is over.
         """
         self._scene = scene
         self._selections = selections
-        self._inputs, self._held = [], []
-        self.fired = 0
+        self._holds = hold or self.watched.waits
+        self.drop()
+        self.fired, self.taken = 0, taken
+
+    def drop(self) -> None:
+        """Let go of what is held of a pass."""
+        self._inputs, self._held, self.failure = [], [], None
 
     def observe(self, operand: str, tensor: Tensor) -> None:
         """Take in a tensor. Raises ModelError naming the module if that fails."""
         try:
             if operand == "input":
                 # The module may change its input before its output comes.
-                self._inputs.append(self._rows(operand, tensor).clone())
+                needed = len(self._inputs) >= self.taken
+                self._inputs.append(self._rows(operand, tensor).clone() if needed else None)
             else:
                 self._observe(tensor)
-        except HookQLError as error:
+        except Exception as error:
             # A model may catch what is raised inside its forward; `finish` raises it then.
-            self._failure = self._failure or error
+            self.failure = self.failure or error
             raise
 
     def finish(self, selections: Sequence[Selection | None]) -> None:
@@ -110,29 +137,33 @@ class Detector:
         Raises ModelError if the module ran too seldom, and the error of `observe` where the model
         swallowed it.
         """
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            raise self.failure
         if self.fired != self.seen.calls:
             raise varying_calls(self.seen.point, self.seen.calls)
         self._selections = selections
-        for call, operands in enumerate(self._held):
+        for call, operands in enumerate(self._held, start=self.taken):
             self._guarded(call, operands)
-        self._held = []
+        self.drop()
 
     def _observe(self, tensor: Tensor) -> None:
         if self.fired >= self.seen.calls:
             raise varying_calls(self.seen.point, self.seen.calls)
         call, self.fired = self.fired, self.fired + 1
+        if call < self.taken:
+            return
         operands = {"x": self._rows("x", tensor)}
         if "input" in self.watched.seen:
-            if len(self._inputs) <= call:
+            given = self._inputs[call] if call < len(self._inputs) else None
+            if given is None:
                 raise varying_calls(self.watched.seen["input"].point, self.seen.calls)
-            operands["input"] = self._inputs[call]
-        if self.watched.waits:
+            operands["input"] = given
+        if self._holds:
             # The model may change its tensors before its prediction is known.
             self._held.append({name: rows.clone() for name, rows in operands.items()})
         else:
             self._guarded(call, operands)
+            self.taken = call + 1
 
     def _rows(self, operand: str, tensor: Tensor) -> Tensor:
         """A tensor as (B * S, *axes)."""

@@ -55,7 +55,7 @@ class Diagnostic:
 
     def render(self) -> str:
         """The diagnostic as text: header, source line with carets, one help, notes."""
-        lines = [f"{self.severity}[{self.code}]: {self.message}"]
+        lines = [_line(f"{self.severity}[{self.code}]: {self.message}")]
         gutter = " "
         if self.source is not None and self.span is not None:
             number, column = self.source.line_column(self.span.start)
@@ -64,14 +64,14 @@ class Diagnostic:
             width = max(1, min(self.span.end - self.span.start, len(text) - column + 1))
             shown, caret = _excerpt(text, column - 1, width)
             lines += [
-                f"{gutter}--> {self.source.name}:{number}:{column}",
+                _line(f"{gutter}--> {self.source.name}:{number}:{column}"),
                 f"{gutter} |",
                 f"{number} | {shown}",
                 f"{gutter} | {caret}",
             ]
         if self.help:
-            lines.append(f"{gutter} = help: {self.help}")
-        lines += [f"{gutter} = note: {note}" for note in self.notes]
+            lines.append(_line(f"{gutter} = help: {self.help}"))
+        lines += [_line(f"{gutter} = note: {note}") for note in self.notes]
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -137,6 +137,18 @@ class ModelError(HookQLError):
     """The model cannot be loaded, probed or run (exit code 1)."""
 
 
+class Interrupted(HookQLError):
+    """The run was asked to stop, and did in good order (exit code 130)."""
+
+    exit_code = 130
+
+
+class AlreadyDone(HookQLError):
+    """There is nothing to do, for it was done before (exit code 0)."""
+
+    exit_code = 0
+
+
 def suggest(word: str, known: Iterable[str]) -> str | None:
     """The known word that ``word`` most likely meant, or None."""
     candidates = list(known)
@@ -159,6 +171,7 @@ def listing(items: Sequence[str], most: int = 12) -> str:
 
 # A query may be one line of ten megabytes: what is shown of it is at most this wide.
 _WIDEST = 100
+_LONGEST_LINE = 2000
 
 
 def _excerpt(text: str, start: int, width: int) -> tuple[str, str]:
@@ -173,6 +186,12 @@ def _excerpt(text: str, start: int, width: int) -> tuple[str, str]:
     pad = " " * (len(prefix) + _cells(_printable(text[left:start])))
     marked = _printable(text[start : start + width])
     return prefix + shown + suffix, pad + "^" * max(1, _cells(marked))
+
+
+def _line(text: str) -> str:
+    """A line of a diagnostic: names of files and columns in it may be anybody's."""
+    shown = "\n".join(_printable(line) for line in text.split("\n"))
+    return shown if len(shown) <= _LONGEST_LINE else shown[:_LONGEST_LINE] + " …"
 
 
 def _printable(text: str) -> str:

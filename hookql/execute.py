@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import xarray
 from attrs import evolve, frozen
@@ -16,23 +16,40 @@ from hookql.binding import bind
 from hookql.data.samples import Dataset
 from hookql.engines.local import Outcome
 from hookql.engines.local import run as run_local
-from hookql.errors import Diagnostic, QueryError, UsageError, did_you_mean, listing
+from hookql.errors import (
+    Diagnostic,
+    Interrupted,
+    QueryError,
+    UsageError,
+    did_you_mean,
+    listing,
+)
+from hookql.interrupts import interruptible
 from hookql.language import ast
+from hookql.language.places import check_into
 from hookql.language.query import Query
 from hookql.language.walk import walk
 from hookql.models.feed import TokenFeed
 from hookql.models.load import Model, load_model, wrap_model
-from hookql.models.names import folded
-from hookql.options import ModelOptions, RunOptions, check_options, model_options
-from hookql.plan import Plan, PlannedCapture
+from hookql.options import (
+    ModelOptions,
+    RunOptions,
+    check_checkpoint,
+    check_options,
+    model_options,
+)
+from hookql.plan import Plan
 from hookql.progress import progress as progress_bar
-from hookql.results.captured import CaptureResult
+from hookql.raw.schema import keeps_rows
 from hookql.results.collect import collect
 from hookql.results.outputs import plan_outputs
 from hookql.results.provenance import provenance
-from hookql.results.stream import Stream
-from hookql.results.tree import build_tree
-from hookql.source import check_target, open_source, open_texts
+from hookql.running.identity import tokenizer_name
+from hookql.running.outlook import Outlook, counted, file_shelves, outlooks
+from hookql.running.prepare import prepare
+from hookql.running.remarks import data_changed, interrupted, remarks
+from hookql.running.saving import save_all, scratch
+from hookql.source import check_target, file_stamp, open_source, open_texts
 from hookql.work import Source
 
 AnyModel = str | Path | torch.nn.Module | Model
@@ -59,40 +76,69 @@ def execute(
     output: Path | None = None,
     overwrite: bool = False,
     progress: bool | None = None,
+    say: Callable[[str], None] | None = None,
     options: RunOptions,
 ) -> Finished:
-    """Run a query; see `hookql.run` for what the arguments mean and what is raised."""
+    """Run a query; see `hookql.run` for what the arguments mean and what is raised.
+
+    ``say`` is given lines about the run while it goes on; with it, and only then, SIGINT and
+    SIGTERM end the run after the batch that is being run, and `Interrupted` is raised.
+    """
     check_options(options)
+    check_checkpoint(options)
     _check_texts(texts)
-    outputs = plan_outputs(query, output, overwrite)
+    folder = Path() if output is None else output.parent
+    check_into(query, bool(options.get("into_anywhere")), folder)
+    # What a run that is resumed has written already is no stranger's file: looked at below.
+    outputs = plan_outputs(query, output, overwrite or bool(options.get("resume")))
+    stamp = file_stamp(data)
     # Data first: what is wrong with it is said before a model takes its time to load.
     dataset = open_texts(data, texts, inputs, options)
     loaded = get_model(model, tokenizer, options)
     source = open_source(loaded, dataset, inputs, options)
     plan = bind(query, loaded, source.feed, source.columns)
     started = datetime.now(UTC)
-    with progress_bar(source.total, show=progress) as tick:
-        folder = None if output is None else output.absolute().parent
-        stream = Stream.of(plan, folder)
-        outcome = run_local(
-            plan,
-            source.work(plan),
-            width=source.width,
-            tick=tick,
-            sink=stream,
-            group_bytes=(options.get("group_memory") or 1000) * 1_000_000,
+    with contextlib.ExitStack() as stack:
+        if keeps_rows(plan) and not outputs.has_all:
+            outputs = evolve(outputs, main=stack.enter_context(scratch()) / "values.nc")
+        disk = prepare(plan, source, outputs, options, say or (lambda line: None), progress)
+        stack.callback(disk.close)
+        if disk.checkpoint is None or not disk.checkpoint.facts.get("ended"):
+            outputs = evolve(outputs, overwrite=overwrite)
+            outputs.check()
+        outcome = Outcome.of(plan, source.width)
+        disk.resume(outcome)
+        stop = stack.enter_context(interruptible(say)) if say is not None else None
+        with progress_bar(source.total, show=progress) as tick:
+            run_local(
+                plan,
+                source.work(plan),
+                width=source.width,
+                tick=tick,
+                sink=disk,
+                group_bytes=(options.get("group_memory") or 1000) * 1_000_000,
+                outcome=outcome,
+                stop=(lambda: False) if stop is None else stop,
+                on_error="skip" if options.get("on_error") == "skip" else "stop",
+            )
+        if outcome.interrupted and disk.checkpoint is not None:
+            disk.save(outcome)
+            raise Interrupted(interrupted(outcome, source, (), disk.checkpoint.folder))
+        _check_columns(plan, dataset)
+        facts = source.facts()
+        disk.check_data(outcome, facts)
+        written = disk.finish(outcome, int(facts["samples"]))
+        results = collect(plan, outcome, written.streamed, int(facts["samples"]))
+        attributes = _attributes(plan, outcome, source, started)
+        skipped = sorted(
+            [*source.refused, *outcome.skipped_contexts], key=lambda each: (each.sample, each.chunk)
         )
-    _check_columns(plan, dataset)
-    attributes = _attributes(plan, outcome, source, started)
-    results = collect(plan, outcome, None if stream is None else stream.finished(outcome))
-    tree = build_tree(results, attributes)
-    rest = [r for r, path in zip(results, outputs.into, strict=True) if path is None]
-    remaining: xarray.DataTree | None = tree
-    if len(rest) < len(results):
-        remaining = build_tree(rest, attributes) if rest else None
-    written = outputs.write(results, attributes, remaining)
-    warnings = (*plan.warnings, *_warnings(plan, outcome, source), *_no_numbers(plan, results))
-    return Finished(tree, plan, written, warnings)
+        tree, files = save_all(results, attributes, skipped, outputs, written, outcome.interrupted)
+        if outcome.interrupted:
+            raise Interrupted(interrupted(outcome, source, files, None))
+        disk.saved(files)
+    changed = [data_changed(data)] if stamp != file_stamp(data) else []
+    return Finished(tree, plan, files, (*changed, *remarks(plan, outcome, source, results)))
 
 
 def _check_columns(plan: Plan, dataset: Dataset | None) -> None:
@@ -156,6 +202,28 @@ def plan_for(
     return bind(query, loaded, feed)
 
 
+def outlook_for(
+    query: Query,
+    model: AnyModel,
+    tokenizer: Any,
+    data: Any,
+    texts: Sequence[str],
+    output: Path | None,
+    options: RunOptions,
+) -> tuple[Plan, list[Outlook]]:
+    """The plan of a query for a model and data, and what raw rows it will give."""
+    check_options(options)
+    outputs = plan_outputs(query, output or Path("values.nc"), overwrite=True)
+    dataset = open_texts(data, texts, None, options)
+    loaded = get_model(model, tokenizer, options)
+    source = open_source(loaded, dataset, None, options)
+    plan = bind(query, loaded, source.feed, source.columns)
+    if not keeps_rows(plan):
+        return plan, []
+    found = counted(plan, source, progress=None)
+    return plan, outlooks(file_shelves(plan, source, outputs, options, found), found)
+
+
 def _attributes(
     plan: Plan, outcome: Outcome, source: Source, started: datetime
 ) -> dict[str, str | int | float]:
@@ -170,7 +238,7 @@ def _attributes(
         dtype=model.dtype,
         attention=model.attn,
         device=str(model.device),
-        tokenizer=_tokenizer_name(model.tokenizer),
+        tokenizer=tokenizer_name(model.tokenizer),
         data=source.facts(),
         tokens_run=outcome.tokens,
         tokens_padding=outcome.padding,
@@ -181,104 +249,3 @@ def _attributes(
         started=started,
         ended=datetime.now(UTC),
     )
-
-
-def _tokenizer_name(tokenizer: Any) -> str:
-    if tokenizer is None:
-        return "none"
-    size = len(tokenizer) if hasattr(tokenizer, "__len__") else "?"
-    return f"{type(tokenizer).__name__} ({size} tokens)"
-
-
-def _warnings(plan: Plan, outcome: Outcome, source: Source) -> list[Diagnostic]:
-    """What a user should look at in a finished run."""
-    found = []
-    for capture in plan.captures:
-        jobs = [outcome.detectors[t.place].jobs[t.selector] for t in capture.targets]
-        if any(job.kept for job in jobs):
-            found += _empty_sites(capture, outcome)
-        else:
-            message = f"`{capture.name}` kept no token: all but its count is NaN"
-            undefined = max(
-                (
-                    *(job.undefined for job in jobs),
-                    *(outcome.undefined[n] for n in capture.selectors),
-                )
-            )
-            why = f" (its `where` is undefined at {undefined:,} tokens)" if undefined else ""
-            found.append(_warning("empty-selection", message + why))
-    for detector in outcome.detectors.values():
-        faulty = [item for job in detector.jobs.values() for item in job.nonfinite.items()]
-        for operand, faults in faulty:
-            point = detector.points[operand]
-            if faults.first is not None:
-                sample, chunk, position = outcome.place(faults.first)
-                values = "values" if faults.count > 1 else "value"
-                message = f"`{point}` has {faults.count:,} NaN or infinite {values}"
-                part = f", chunk {chunk}," if chunk else ""
-                where = f"the first in sample {sample}{part} at position {position}"
-                found.append(_warning("non-finite", f"{message}, {where}"))
-    facts = dict(source.facts())
-    if facts.get("overflow") == "pack":
-        facts.pop("samples_split")  # samples that straddle two contexts are what packing means
-    for code, one, many in (
-        ("tokens-dropped", "token was", "tokens were cut off by --overflow truncate"),
-        ("samples-empty", "sample was", "samples were empty and not run"),
-        ("samples-split", "sample was", "samples were longer than the context and split"),
-    ):
-        if number := int(facts.get(code.replace("-", "_"), 0)):
-            said = many if number > 1 else one + many[many.index(" were ") + 5 :]
-            found.append(_warning(code, f"{number:,} {said}"))
-    return found
-
-
-def _no_numbers(plan: Plan, results: Sequence[CaptureResult]) -> list[Diagnostic]:
-    """Warnings for expressions that made NaN of finite values: `entropy(x)` of no distribution."""
-    found = []
-    for capture, result in zip(plan.captures, results, strict=True):
-        for number, spec in enumerate(capture.spec.statistics if not capture.keys else ()):
-            plain = spec.value == ast.Name("x") or "key" in capture.targets[0].asked[number].axes
-            if spec.name not in ("mean", "sum", "min", "max", "rms") or plain:
-                continue
-            for site in result.sites:
-                kept = site.counts.get(spec.variable, site.count)
-                if kept and not site.nonfinite and np.isnan(site.variables[spec.variable]).any():
-                    message = (
-                        f"`{spec.variable}` of `{capture.name}` is NaN, though all values were "
-                        "finite: its expression has no real value at some token"
-                    )
-                    found.append(
-                        evolve(
-                            _warning("not-a-number", message),
-                            span=spec.span,
-                            source=plan.query.source,
-                            help=_distribution(spec.value),
-                        )
-                    )
-                    break
-    return found
-
-
-def _distribution(value: ast.Expression) -> str | None:
-    calls = {node.function for node in walk(value) if isinstance(node, ast.Call)}
-    if {"entropy", "kl"} & calls and "softmax" not in calls:
-        return "`entropy` and `kl` are of distributions: `entropy(softmax(lens(x)))`"
-    return None
-
-
-def _empty_sites(capture: PlannedCapture, outcome: Outcome) -> list[Diagnostic]:
-    """A warning for the places at which a predicate about their own values kept nothing."""
-    empty = [
-        str(target.point)
-        for target in capture.targets
-        if not outcome.detectors[target.place].jobs[target.selector].kept
-    ]
-    if not empty:
-        return []
-    many = f"{len(empty)} of the {len(capture.targets)} modules of `{capture.name}`"
-    message = f"no token was kept at {many}: all but their count is NaN"
-    return [evolve(_warning("empty-selection", message), notes=(listing(folded(empty)),))]
-
-
-def _warning(code: str, message: str) -> Diagnostic:
-    return Diagnostic(code, message, severity="warning")

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
 
-from hookql.assembly import make_detectors
+from hookql.assembly import bytes_a_row, make_detectors
 from hookql.detectors import Detector, Place
 from hookql.language.formatter import format_expression
 from hookql.models.mixing import Mixing
 from hookql.models.ports import HookPoint
 from hookql.plan import Asked, Plan, PlannedCapture, Target
+from hookql.running.outlook import Outlook
 from hookql.statistics import state_key
 
 _NUMBER = 8  # bytes: float64 or int64
 
 
-def describe(plan: Plan) -> dict[str, Any]:
-    """A plan as plain data: the source of all three formats."""
+def describe(plan: Plan, coming: Sequence[Outlook] = ()) -> dict[str, Any]:
+    """A plan as plain data: the source of all three formats.
+
+    ``coming`` is what raw rows certain data will give.
+    """
     model = plan.model
     kind, stop = plan.probe.events[plan.stop]
     sizes = _Sizes.of(plan)
@@ -44,7 +48,18 @@ def describe(plan: Plan) -> dict[str, Any]:
             "memory": sizes.fixed,
             "each_group": sizes.each_group,
             "written": sum(capture["bytes"] for capture in captures),
+            "each_row": sum(capture["row_bytes"] for capture in captures),
         },
+        "values": [
+            {
+                "file": str(each.path),
+                "rows": each.rows,
+                "bytes": each.size,
+                "exact": each.exact,
+                "free": each.free,
+            }
+            for each in coming
+        ],
     }
 
 
@@ -85,6 +100,8 @@ class _Sizes:
         """The bytes of a statistic's numbers at one place, of one group where it is grouped."""
         if asked.statistic.key == "count":
             return _NUMBER
+        if asked.statistic.raw:
+            return 0
         job = self.detectors[target.place].jobs[asked.selector]
         state = job.states[0][asked.expression.node][
             state_key(asked.statistic, asked.spec.parameters)
@@ -123,6 +140,7 @@ def _capture(plan: Plan, capture: PlannedCapture, sizes: _Sizes) -> dict[str, An
         "waits": any(plan.signals(number) for number in capture.selectors),
         "roles": roles,
         "bytes": size,
+        "row_bytes": bytes_a_row(plan, [capture]),
     }
 
 
@@ -180,9 +198,9 @@ def _reads(target: Target, point: HookPoint) -> bool:
     return point == beside and any("input" in e.operands for e in expressions)
 
 
-def as_text(plan: Plan) -> str:
+def as_text(plan: Plan, coming: Sequence[Outlook] = ()) -> str:
     """The plan in words."""
-    facts = describe(plan)
+    facts = describe(plan, coming)
     model = facts["model"]
     runs_on = f"{model['dtype']} on {model['device']}"
     attention = f", {model['attention']} attention" if model["attention"] else ""
@@ -207,7 +225,8 @@ def as_text(plan: Plan) -> str:
     points = _count(len(facts["hook_points"]), "hook point")
     lines += ["", f"reads      {points}, each once a batch:"]
     lines += _table(facts["hook_points"])
-    return "\n".join([*lines, "", *_costs(facts)]) + "\n"
+    said = [f"values     {each}" for each in coming]
+    return "\n".join([*lines, "", *_costs(facts), *said]) + "\n"
 
 
 def _costs(facts: Mapping[str, Any]) -> list[str]:
@@ -227,10 +246,11 @@ def _costs(facts: Mapping[str, Any]) -> list[str]:
         part for part in (fixed if size["memory"] or not group else "", group) if part
     )
     written = f"{_bytes(size['written'])} of numbers" + (" a group" if group else "")
+    rows = f"{_bytes(size['each_row'])} for each row kept; " if size["each_row"] else ""
     return [
         *lines,
         f"memory     {memory}",
-        f"writes     {written}, and some 20 kB that say what they are",
+        f"writes     {rows}{written}, and some 20 kB that say what they are",
     ]
 
 
@@ -267,14 +287,14 @@ def _bytes(number: int) -> str:
     return f"{size:.1f} GB"
 
 
-def as_json(plan: Plan) -> str:
+def as_json(plan: Plan, coming: Sequence[Outlook] = ()) -> str:
     """The plan as JSON, stable in its keys and their order."""
-    return json.dumps(describe(plan), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(describe(plan, coming), indent=2, ensure_ascii=False) + "\n"
 
 
-def as_mermaid(plan: Plan) -> str:
+def as_mermaid(plan: Plan, coming: Sequence[Outlook] = ()) -> str:
     """The plan as a Mermaid flow chart: modules, masks, captures."""
-    facts = describe(plan)
+    facts = describe(plan, coming)
     lines = ["flowchart LR", f'  data["data"] --> model["{facts["model"]["name"]}"]']
     for number, point in enumerate(facts["hook_points"]):
         port = "" if point["port"] == "output" else f":{point['port']}"
@@ -294,7 +314,7 @@ def as_mermaid(plan: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
-FORMATS: Mapping[str, Callable[[Plan], str]] = {
+FORMATS: Mapping[str, Callable[[Plan, Sequence[Outlook]], str]] = {
     "text": as_text,
     "json": as_json,
     "mermaid": as_mermaid,

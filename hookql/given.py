@@ -14,6 +14,8 @@ from attrs import evolve
 from hookql.data.batches import Batch
 from hookql.data.encode import Context
 from hookql.data.samples import Sample
+from hookql.data.tokens import Skipped
+from hookql.engines.local import Work
 from hookql.errors import Diagnostic, UsageError
 from hookql.models.feed import Feed, TokenFeed
 from hookql.models.load import Model
@@ -21,7 +23,7 @@ from hookql.models.mixing import Mixing
 from hookql.models.tensors import TensorFeed
 from hookql.options import RunOptions
 from hookql.plan import Plan
-from hookql.work import Work, token_work
+from hookql.work import token_work
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
@@ -45,6 +47,8 @@ class IdSource:
         given = arrays.pop("special_tokens_mask", None)
         special = np.isin(ids, _special_ids(model)) if given is None else given.bool().numpy()
         self.total: int | None = len(ids)
+        self.reads_again = True
+        self.refused: Sequence[Skipped] = ()
         self.width = max(1, ids.shape[1])
         self.columns: Sequence[str] | None = ()
         self.feed: Feed = (feed := TokenFeed(model))
@@ -64,10 +68,7 @@ class IdSource:
         _check_lengths(model, self._contexts)
 
     def work(self, plan: Plan) -> Work:
-        for batch, inputs in token_work(
-            self._model, self.feed, self._contexts, plan, self._options
-        ):
-            yield batch, {**inputs, **self._extras(batch)}
+        return token_work(self._model, self.feed, self._contexts, plan, self._options, self._extras)
 
     def facts(self) -> dict[str, str | int]:
         return {
@@ -219,13 +220,15 @@ class TensorSource:
         self._tensors = TensorFeed(model, inputs, options.get("limit"))
         self.feed: Feed = self._tensors
         self.total: int | None = self._tensors.samples
+        self.reads_again = True
+        self.refused: Sequence[Skipped] = ()
         self.columns: Sequence[str] | None = ()
         self.width = 2**20
         self._rows = options.get("batch_size") or 16
 
     def work(self, plan: Plan) -> Work:
         alone = plan.probe.mixing is Mixing.SAMPLES
-        return self._tensors.batches(1 if alone else self._rows)
+        return Work(self._tensors.batches(1 if alone else self._rows), self._tensors.for_batch)
 
     def facts(self) -> dict[str, str | int]:
         digest = hashlib.sha256()

@@ -58,15 +58,31 @@ class NonFinite:
 
 
 @frozen(eq=False)
+class Piece:
+    """Rows of one update that are kept as they are: their places, tokens and values.
+
+    ``order`` and ``tokens`` are int64 (n,), shared by all places of a selection; ``rows``
+    (n, \\*axes) are a copy, float32 or float64; on its way from a GPU until its stream is done.
+    """
+
+    node: ast.Expression
+    call: int
+    order: npt.NDArray[np.int64]
+    tokens: npt.NDArray[np.int64]
+    rows: Tensor
+
+
+@frozen(eq=False)
 class Want:
     """What a selector's rows are wanted for: an expression and the statistics of it.
 
     ``key_axis`` is the axis of the expression's rows that is a ragged `key`, taken apart by
-    ``pairs``; the statistics are then grouped by it.
+    ``pairs``; the statistics are then grouped by it. ``raw`` says that the rows are kept as well.
     """
 
     expression: Expression
     statistics: Wanted
+    raw: bool = False
     key_axis: int | None = None
     sees: Sees = (False, None)
     pairs: PairTable | None = None
@@ -95,6 +111,7 @@ class Job:
         self.undefined = 0
         self.group_counts: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self.nonfinite: dict[str, NonFinite] = {}  # by operand
+        self.pieces: list[Piece] = []  # rows to be kept, until somebody takes them
         self.states: list[dict[ast.Expression, dict[Hashable, Any]]] = [
             {want.expression.node: self._fresh(want) for want in self.wants} for _ in range(calls)
         ]
@@ -145,6 +162,9 @@ class Job:
             values = want.expression(rows)
             # Float64 counts exactly; a float32 mean of zeros and ones does not.
             values = values.double() if want.expression.kind == "truth" else values
+            if want.raw:
+                order, tokens = selection.labels
+                self.pieces.append(Piece(want.expression.node, call, order, tokens, _copy(values)))
             self._take(want, states, values, selection)
             proven |= want.expression.node == _X and _all_finite(states)
         for name, tensor in rows.operands.items():
@@ -219,6 +239,15 @@ class Job:
 
 
 _X = ast.Name("x")
+
+
+def _copy(values: Tensor) -> Tensor:
+    """A copy on the CPU, half precision widened; from a GPU it may still be under way."""
+    values = values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+    if values.is_cpu:
+        return values.clone(memory_format=torch.contiguous_format)
+    memory = torch.empty(values.shape, dtype=values.dtype, pin_memory=values.is_cuda)
+    return memory.copy_(values, non_blocking=True)
 
 
 def grouped(

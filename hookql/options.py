@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypedDict
 
 from hookql.errors import Diagnostic, UsageError, did_you_mean
@@ -17,6 +18,7 @@ class ModelOptions(TypedDict, total=False):
     device_map: str | None
     attn: str | None
     trust_remote_code: bool
+    allow_pickle: bool
 
 
 class RunOptions(ModelOptions, total=False):
@@ -31,8 +33,22 @@ class RunOptions(ModelOptions, total=False):
     batch_size: int | None
     tokens_per_batch: int | None
     group_memory: int | None
+    compress: str | None
+    store_dtype: str | None
+    checkpoint: str | Path | None
+    resume: bool
+    checkpoint_every: float | None
+    on_error: str | None
+    force: bool
+    into_anywhere: bool
 
 
+CHOICES = {
+    "compress": ("none", "zstd", "zlib"),
+    "store_dtype": ("float32", "float64"),
+    "on_error": ("stop", "skip"),
+}
+"""The options that are one word of a few."""
 _COUNTS = ("limit", "max_length", "batch_size", "tokens_per_batch", "group_memory")
 
 
@@ -49,10 +65,28 @@ def check_options(options: Mapping[str, Any], kind: type = RunOptions) -> None:
                     notes=(f"options: {', '.join(known)}",),
                 )
             )
+        if name in CHOICES and value is not None and value not in CHOICES[name]:
+            message = f"`{name}` cannot be {value!r}"
+            notes = (f"it is one of {', '.join(CHOICES[name])}",)
+            help = did_you_mean(str(value), CHOICES[name])
+            raise UsageError(Diagnostic("bad-option", message, help=help, notes=notes))
         wrong = isinstance(value, bool) or not isinstance(value, int) or value < 1
         if name in _COUNTS and value is not None and wrong:
             message = f"`{name}` must be a whole number of 1 or more, not {value!r}"
             raise UsageError(Diagnostic("bad-option", message))
+
+
+def check_checkpoint(options: Mapping[str, Any]) -> None:
+    """Raise UsageError for options of a checkpoint that is not there, or one that is no time."""
+    every = options.get("checkpoint_every")
+    if every is not None and (isinstance(every, bool) or not isinstance(every, int | float)):
+        message = f"`checkpoint_every` is a number of seconds, not {every!r}"
+        raise UsageError(Diagnostic("bad-option", message))
+    for name in ("resume", "checkpoint_every"):
+        if options.get(name) and options.get("checkpoint") is None:
+            message = f"`{name}` goes with a checkpoint, and none is given"
+            help = "name its folder: `--checkpoint DIR` (from Python: checkpoint=...)"
+            raise UsageError(Diagnostic("needs-checkpoint", message, help=help))
 
 
 def model_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -79,6 +79,7 @@ class Selection:
         self._on_device: dict[torch.device, Tensor] = {}
         self._places: dict[torch.device, Places] = {}
         self._pairs: dict[object, Pairs] = {}
+        self._labels: tuple[Ints, Ints] | None = None
 
     def rows(self, view: Tensor, reuse: str = "") -> Tensor:
         """The kept rows of (B * S, *axes).
@@ -97,10 +98,16 @@ class Selection:
     def places(self, device: torch.device) -> Places:
         """Where in the data the kept rows are, and their tokens."""
         if device not in self._places:
-            order = torch.from_numpy(self.scene.order[self.index])
-            token = torch.from_numpy(self.scene.tokens[self.index])
+            order, token = map(torch.from_numpy, self.labels)
             self._places[device] = Places(_moved(order, device), _moved(token, device))
         return self._places[device]
+
+    @property
+    def labels(self) -> tuple[Ints, Ints]:
+        """The place in the data and the token of each kept row, int64 (count,), made once."""
+        if self._labels is None:
+            self._labels = self.scene.order[self.index], self.scene.tokens[self.index]
+        return self._labels
 
     def pairs(self, keys: int, sees: Sees, table: PairTable) -> Pairs:
         """The kept rows with each key that they can see, of ``keys`` keys."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -10,13 +12,15 @@ import attrs
 from hookql.data.encode import Encoder
 from hookql.data.read import open_data
 from hookql.data.samples import Dataset
+from hookql.data.tokens import Skipped
+from hookql.engines.local import Work
 from hookql.errors import Diagnostic, UsageError
 from hookql.given import IdSource, TensorSource
 from hookql.models.feed import Feed, TokenFeed
 from hookql.models.load import Model
 from hookql.options import RunOptions
 from hookql.plan import Plan
-from hookql.work import Source, Work, token_work
+from hookql.work import Source, token_work
 
 # What a model that states no context is given: enough for pages, little enough for any machine.
 _DEFAULT_CONTEXT = 2048
@@ -84,11 +88,13 @@ class TextSource:
         target = options.get("target")
         check_target(model, target)
         self.encoder = Encoder(model.tokenizer, self.width, overflow, target=target)
+        self.encoder.on_error = "skip" if options.get("on_error") == "skip" else "stop"
         self.dataset = dataset
         self.feed: Feed = (feed := TokenFeed(model))
         feed.has_target = self.encoder.target is not None
         self.encoder.target_start = feed.decoder_start
         self.total: int | None = dataset.total
+        self.reads_again = dataset.reads_again
         self.columns: Sequence[str] | None = dataset.columns
         self._model = model
         self._options = options
@@ -97,6 +103,10 @@ class TextSource:
         self.encoder.spans = plan.text
         contexts = self.encoder(self.dataset)
         return token_work(self._model, self.feed, contexts, plan, self._options)
+
+    @property
+    def refused(self) -> Sequence[Skipped]:
+        return self.encoder.refused
 
     def facts(self) -> dict[str, str | int]:
         counts = attrs.asdict(self.encoder.counts)
@@ -108,6 +118,17 @@ class TextSource:
             "overflow": self.encoder.overflow,
             **counts,
         }
+
+
+def file_stamp(data: Any) -> tuple[int, ...] | None:
+    """What changes when a data file does: its inode, size and time; None for what is no file."""
+    if not isinstance(data, str | Path):
+        return None
+    try:
+        found = os.stat(Path(data).expanduser())
+    except (OSError, ValueError):
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def check_target(model: Model, column: str | None) -> None:

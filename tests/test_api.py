@@ -418,7 +418,7 @@ def test_a_run_that_fails_writes_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr("hookql.engines.local._forward", fails)
     query = QUERY + ' capture max from h[0] into "b.nc"'
-    with pytest.raises(MemoryError):
+    with pytest.raises(hookql.ModelError):
         hookql.run(query, model=model, tokenizer=tokenizer, texts=TEXTS, output=tmp_path / "a.nc")
     assert [] == list(tmp_path.iterdir())
 

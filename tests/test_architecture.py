@@ -27,8 +27,10 @@ FLOORS = [
     ["assembly"],
     ["binding", "binding_errors", "conditions"],
     ["engines"],
-    ["results"],
-    ["options", "source", "given", "work", "progress", "execute", "explanation"],
+    ["results", "raw", "checkpoint", "exports"],
+    ["options", "source", "given", "work", "progress", "interrupts"],
+    ["running"],
+    ["execute", "explanation", "verifying"],
     ["api"],
     ["arguments", "cli", "", "__main__"],
 ]

@@ -275,15 +275,16 @@ def test_ctrl_c_in_this_process(command: Command, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_ctrl_c_leaves_no_file(tmp_path: Path) -> None:
-    """SIGINT while batches run: exit 130, neither a result nor a temporary file, no traceback."""
+    """SIGINT twice in a batch: exit 130, neither a result nor a temporary file, no traceback."""
     samples = (f"sample {i} is one of very many that are run" for i in range(200_000))
     Path("many.txt").write_text("\n".join(samples))
     # The last samples of `--text` are never reached; progress in lines shows that it runs.
     program = (
-        "import sys, hookql.engines.local as local, hookql.cli\n"
+        "import sys, time, hookql.engines.local as local, hookql.cli\n"
         "forward = local._forward\n"
         "def said(*arguments):\n"
         "    print('running', flush=True)\n"
+        "    time.sleep(30)\n"
         "    return forward(*arguments)\n"
         "local._forward = said\n"
         "sys.exit(hookql.cli.main(sys.argv[1:]))\n"
@@ -298,6 +299,9 @@ def test_ctrl_c_leaves_no_file(tmp_path: Path) -> None:
     )
     assert process.stdout is not None
     assert "running\n" == process.stdout.readline()
+    assert process.stderr is not None
+    process.send_signal(signal.SIGINT)
+    assert "finishing the batch; again to stop now\n" == process.stderr.readline()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert (130, "interrupted: nothing was written\n") == (process.returncode, err)

@@ -19,6 +19,12 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
         "capture mean from encoder.block[0], decoder.block[0] by position",
         {"target": "target"},
     ),
+    "rows that differ in length": ("gpt2-eager", "capture values from @pattern[0]", {}),
+    "rows that are not all there": (
+        "gpt2",
+        "capture values, values(argmax(lens(x)) == next) as hit from @resid_post[0]",
+        {},
+    ),
     "keys of a pattern by sample": ("gpt2-eager", "capture mean from @pattern[0] by sample", {}),
     "values of a module that runs twice": (
         "albert",

@@ -121,10 +121,11 @@ def really(block: Block) -> str:
 def skeleton(text: str) -> tuple[str, list[float]]:
     """A text less what varies, and its measured numbers apart.
 
-    Times, dates and bars are masked, and runs of spaces count as one, for a number may round to
-    one character more.
+    Times, dates, bars and room on the disk are masked, and runs of spaces count as one, for a
+    number may round to one character more.
     """
     text = re.sub(r"\d[\d.e-]* s for", "TIME s for", text)
+    text = re.sub(r"[\d.,]+ [kMGT]B free", "ROOM free", text)
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "DATE", text)
     text = re.sub(r"[▏▎▍▌▋▊▉█]+", "BAR", text)
     measured = r"-?\b\d+\.\d+(?:e[+-]?\d+)?\b(?!\.)"

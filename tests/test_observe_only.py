@@ -16,7 +16,8 @@ from hookql.binding import bind
 from hookql.data.batches import collate
 from hookql.data.encode import Context
 from hookql.data.samples import Sample
-from hookql.engines.local import Outcome, Pass
+from hookql.engines.local import Outcome
+from hookql.engines.passes import Pass
 from hookql.execute import get_model
 from hookql.models import hooks
 from hookql.models.mixing import Mixing

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from attrs import evolve, field, frozen
 
 from hookql.data.encode import Context
+from hookql.data.limits import WINDOW_BYTES, weight
 from hookql.language import ast
 
 if TYPE_CHECKING:
@@ -149,13 +150,17 @@ def _windows(
 ) -> Iterator[tuple[list[Context], int]]:
     """Windows, and the index below which no sample has a context behind the window."""
     window: list[Context] = []
-    held = 0
+    held, heavy, latest = 0, 0, -1
     for context in contexts:
-        if held >= tokens or len(window) >= most:
+        if held >= tokens or len(window) >= most or heavy >= WINDOW_BYTES:
             yield window, context.samples[0].index
-            window, held = [], 0
+            window, held, heavy = [], 0, 0
         window.append(context)
         held += len(context.ids)
+        for sample in context.samples:
+            if sample.index > latest:  # a sample in several contexts is one object
+                latest = sample.index
+                heavy += weight(sample.row)
     if window:
         yield window, EVERYTHING
 

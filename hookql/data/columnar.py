@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hookql.data.limits import LONGEST, too_long
 from hookql.errors import DataError, Diagnostic, UsageError, did_you_mean, listing
 
 _ROWS = 256
+_BATCH = 1 << 28
 Records = Iterator[tuple[str | None, Mapping[str, object]]]
 
 
@@ -25,6 +27,27 @@ def extra(module: str, what: str) -> Any:
                 help="run `pip install 'hookql[data]'`",
             )
         ) from None
+
+
+def _rows_at_once(group: Any, name: str) -> int:
+    """How many rows of a row group to read at once, so that they take about ``_BATCH`` bytes.
+
+    A text that stands once in a dictionary may be the value of every row: each text may be as long
+    as its column is in the file, unfolded. Raises DataError for lists that are far too long.
+    """
+    columns = [group.column(number) for number in range(group.num_columns)]
+    rows = max(1, group.num_rows)
+    widest = 0.0
+    for column in columns:
+        if column.num_values / rows > LONGEST:
+            raise too_long(f"{name}, column {column.path_in_schema}")
+        size = max(column.total_uncompressed_size, 8 * column.num_values)
+        widest += size / (1 if _is_text(column) else rows)
+    return max(1, min(_ROWS, int(_BATCH / max(1, widest))))
+
+
+def _is_text(column: Any) -> bool:
+    return bool(column.physical_type == "BYTE_ARRAY" and column.has_dictionary_page)
 
 
 class Parquet:
@@ -48,10 +71,14 @@ class Parquet:
         number = 0
         with self._opened() as file:
             try:
-                for batch in file.iter_batches(batch_size=_ROWS):
-                    for row in batch.to_pylist():
-                        yield f"{self._name}, row {number}", row
-                        number += 1
+                for group in range(file.num_row_groups):
+                    rows = _rows_at_once(file.metadata.row_group(group), self._name)
+                    for batch in file.iter_batches(batch_size=rows, row_groups=[group]):
+                        for row in batch.to_pylist():
+                            yield f"{self._name}, row {number}", row
+                            number += 1
+            except MemoryError:
+                raise too_long(f"{self._name}, row {number}") from None
             except (self._arrow.ArrowException, OSError) as error:
                 raise self._broken(error) from None
 

@@ -6,6 +6,7 @@ import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
+from hookql.data.limits import LONGEST, too_long
 from hookql.data.samples import Field
 from hookql.errors import DataError, Diagnostic, listing
 
@@ -57,9 +58,20 @@ def _rows(
     lines: Iterable[tuple[int, str]], name: str, delimiter: str
 ) -> Iterator[tuple[str, list[str]]]:
     """Each row with the place of its first line."""
-    reader = csv.reader((line for _, line in lines), delimiter=delimiter, strict=True)
+    place, taken = f"{name}:1", 0
+
+    def counted() -> Iterator[str]:
+        """The lines, as long as those of one row stay together below the limit."""
+        nonlocal taken
+        for _, line in lines:
+            taken += len(line)
+            if taken > LONGEST:
+                raise too_long(place)
+            yield line
+
+    reader = csv.reader(counted(), delimiter=delimiter, strict=True)
     while True:
-        place = f"{name}:{reader.line_num + 1}"
+        place, taken = f"{name}:{reader.line_num + 1}", 0
         # The limit is one for the whole process: it is lifted for this row alone.
         before = csv.field_size_limit(_NO_LIMIT)
         try:

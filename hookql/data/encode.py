@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from attrs import Factory, define, evolve, field, frozen
 
+from hookql.data.limits import WINDOW_BYTES, weight
 from hookql.data.overflow import Overflow, check_overflow, no_room, too_long
 from hookql.data.pack import Packer
 from hookql.data.samples import Sample
@@ -17,12 +18,15 @@ from hookql.data.targets import encode_targets, packed_target, split_target, tar
 from hookql.data.tokens import (
     Encoded,
     Rows,
+    Skipped,
     encode_texts,
     ends,
     has_spans,
     needs_offsets,
 )
+from hookql.errors import DataError
 
+_Encode: TypeAlias = Callable[[Sequence[Sample]], list[Encoded]]
 Ints: TypeAlias = npt.NDArray[np.int64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
 
@@ -88,7 +92,9 @@ class Encoder:
 
     ``spans`` also finds out where in its text each token is from. ``target`` names the column
     that holds the decoder's text, which is run behind the token ``target_start``; a sample that
-    has one must be whole, or truncated. All three may be set until the contexts are asked for.
+    has one must be whole, or truncated. With ``on_error`` "skip" a sample that the tokenizer
+    refuses is left out and stands in ``refused``, as does one whose text for the decoder it
+    refuses; "stop" raises. All four may be set until the contexts are asked for.
 
     Raises:
         UsageError: for an unknown ``overflow``, or a ``max_length`` with no room for a token.
@@ -105,6 +111,7 @@ class Encoder:
         spans: bool = False,
         target: str | None = None,
         target_start: int = 0,
+        on_error: Literal["stop", "skip"] = "stop",
     ) -> None:
         check_overflow(tokenizer, max_length, overflow)
         self.tokenizer = tokenizer
@@ -113,15 +120,17 @@ class Encoder:
         self.spans = spans
         self.target = target
         self.target_start = target_start
+        self.on_error = on_error
         self.counts = Counts()
+        self.refused: list[Skipped] = []
 
     def __call__(self, samples: Iterable[Sample]) -> Iterator[Context]:
-        """The contexts of the samples, in order; ``counts`` starts from zero."""
+        """The contexts of the samples, in order; ``counts`` and ``refused`` start anew."""
         if self.spans and not has_spans(self.tokenizer):
             raise needs_offsets()
         if self.target is not None and self.overflow == "pack":
             raise packed_target()
-        self.counts = Counts()
+        self.counts, self.refused = Counts(), []
         rows = self._encoded(samples)
         contexts = self._packed(rows) if self.overflow == "pack" else self._fitted(rows)
         for context in contexts if self.target is None else self._aimed(contexts, self.target):
@@ -132,13 +141,28 @@ class Encoder:
     def _encoded(self, samples: Iterable[Sample]) -> Rows:
         """Each sample with its tokens, those without a content token left out."""
         for chunk in _chunks(samples):
-            rows = encode_texts(self.tokenizer, chunk, self.spans)
+            rows = self._tried(lambda some: encode_texts(self.tokenizer, some, self.spans), chunk)
             self.counts.samples += len(chunk)
             for sample, row in zip(chunk, rows, strict=True):
+                if row is None:
+                    continue
                 if row.special.all():
                     self.counts.samples_empty += 1
                 else:
                     yield sample, row
+
+    def _tried(self, encode: _Encode, samples: Sequence[Sample]) -> Sequence[Encoded | None]:
+        """The tokens of each sample, None where the tokenizer refuses one that is to be skipped."""
+        try:
+            return encode(samples)
+        except DataError as error:
+            if self.on_error == "stop" or error.code != "cannot-tokenise":
+                raise
+            if len(samples) == 1:
+                reason = error.message.removeprefix(f"{samples[0].describe()} ")
+                self.refused.append(Skipped(samples[0].index, -1, reason))
+                return [None]
+        return [self._tried(encode, [sample])[0] for sample in samples]
 
     def _fitted(self, rows: Rows) -> Iterator[Context]:
         """Contexts of one sample each."""
@@ -196,8 +220,10 @@ class Encoder:
         """Contexts of one whole sample each, with the decoder's row beside each."""
         while some := list(islice(contexts, _SAMPLES)):
             samples = [target_sample(context.samples[0], column) for context in some]
-            rows = encode_targets(self.tokenizer, samples, self.target_start, self.spans)
+            rows = self._tried(self._targets, samples)
             for context, sample, row in zip(some, samples, rows, strict=True):
+                if row is None:
+                    continue
                 dropped = len(row.ids) - (self.max_length or len(row.ids))
                 if dropped > 0:
                     if self.overflow != "truncate":
@@ -206,6 +232,9 @@ class Encoder:
                     row = row.cut(slice(self.max_length))
                     self.counts.tokens_dropped += dropped
                 yield evolve(context, target=_context(sample, row, 0, 0))
+
+    def _targets(self, samples: Sequence[Sample]) -> list[Encoded]:
+        return encode_targets(self.tokenizer, samples, self.target_start, self.spans)
 
 
 def _context(sample: Sample, row: Encoded, chunk: int, before: int) -> Context:
@@ -224,13 +253,14 @@ def _context(sample: Sample, row: Encoded, chunk: int, before: int) -> Context:
 def _chunks(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
     """Samples in lists bounded by number and characters (one sample may exceed the latter)."""
     chunk: list[Sample] = []
-    characters = 0
+    characters = columns = 0
     for sample in samples:
         chunk.append(sample)
         characters += len(sample.text)
-        if len(chunk) == _SAMPLES or characters >= _CHARACTERS:
+        columns += weight(sample.row)
+        if len(chunk) == _SAMPLES or characters >= _CHARACTERS or columns >= WINDOW_BYTES:
             yield chunk
-            chunk, characters = [], 0
+            chunk, characters, columns = [], 0, 0
     if chunk:
         yield chunk
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from hookql.data.limits import LONGEST, too_long
 from hookql.errors import DataError, Diagnostic
 
 _BLOCK = 1 << 20
@@ -20,10 +22,14 @@ def lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
     Nothing else ends a line: not a lone carriage return, not U+2028. A byte-order mark is dropped.
 
     Raises:
-        DataError: on bytes that are not UTF-8, with line and byte offset.
+        DataError: on bytes that are not UTF-8, with line and byte offset; on a line of more than
+            `LONGEST` bytes, of which no more is read.
     """
     offset = 0
-    for number, raw in enumerate(file, start=1):
+    pieces = iter(partial(file.readline, LONGEST + 1), b"")
+    for number, raw in enumerate(pieces, start=1):
+        if len(raw) > LONGEST:
+            raise too_long(f"{name}:{number}")
         line = raw
         if number == 1 and raw.startswith(codecs.BOM_UTF8):
             line = raw[len(codecs.BOM_UTF8) :]

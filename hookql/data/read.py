@@ -8,6 +8,7 @@ from itertools import islice
 from attrs import field, frozen
 
 from hookql.data.jsonl import kind
+from hookql.data.limits import LONGEST, too_long
 from hookql.data.samples import Dataset, no_samples, numbered
 from hookql.data.sources import TEXT, Opened, Record, has_splits, in_memory, open_source
 from hookql.errors import DataError, Diagnostic, UsageError, did_you_mean, listing
@@ -63,6 +64,7 @@ def _dataset(opened: Opened, column: str | None, limit: int | None) -> Dataset:
         opened.columns,
         lambda: numbered(islice(_texts(start(), column, opened.source), limit)),
         lambda: _limited(opened.count(limit), limit),
+        opened.reads_again,
     )
 
 
@@ -123,6 +125,8 @@ def _text(value: object, column: str, where: str) -> str:
         raise DataError(
             Diagnostic("not-text", f"{where}: column `{column}` is {kind(value)}, not text")
         )
+    if len(value) > LONGEST:
+        raise too_long(where)
     # A plain str: a CSV field is one with a wider meaning, which only the row needs.
     return value if type(value) is str else str(value)
 

@@ -51,6 +51,7 @@ class Dataset:
     columns: tuple[str, ...] | None
     _samples: Callable[[], Iterator[Sample]]
     _count: Callable[[], int | None]
+    reads_again: bool = True
     _total: int | None = None
     _counted: bool = False
     _hash: hashlib._Hash = field(factory=hashlib.sha256)

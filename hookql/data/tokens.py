@@ -40,6 +40,18 @@ class Encoded:
         )
 
 
+@frozen
+class Skipped:
+    """A context, or a whole sample (chunk -1), that was left out, and why.
+
+    Of a packed context each sample has one.
+    """
+
+    sample: int
+    chunk: int
+    reason: str
+
+
 Rows: TypeAlias = Iterator[tuple[Sample, Encoded]]
 
 
@@ -59,7 +71,9 @@ def encode_texts(
         raise needs_offsets()
     try:
         return _encode(tokenizer, [sample.text for sample in samples], spans, target)
-    except Exception:
+    except BaseException as error:
+        if not _refuses(error):
+            raise
         return [_encode_one(tokenizer, sample, spans, target) for sample in samples]
 
 
@@ -87,7 +101,9 @@ def ends(special: npt.NDArray[np.bool_]) -> tuple[int, int]:
 def _encode_one(tokenizer: Any, sample: Sample, spans: bool, target: bool) -> Encoded:
     try:
         return _encode(tokenizer, [sample.text], spans, target)[0]
-    except Exception as error:
+    except BaseException as error:
+        if not _refuses(error):
+            raise
         why = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise DataError(
             Diagnostic(
@@ -95,6 +111,11 @@ def _encode_one(tokenizer: Any, sample: Sample, spans: bool, target: bool) -> En
                 f"{sample.describe()} cannot be tokenised: {_surrogate(sample.text) or why}",
             )
         ) from None
+
+
+def _refuses(error: BaseException) -> bool:
+    """Whether an error is about the text: a tokenizer in Rust may also panic, no `Exception`."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def _surrogate(text: str) -> str | None:

@@ -2,196 +2,199 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
 
-from attrs import define, field
-from torch import Tensor
+import torch
+from attrs import define, frozen
 
-from hookql.assembly import bytes_a_group, group_tables, make_detectors
-from hookql.data.batches import Batch
-from hookql.detectors import Detector, Place, memory_advice, with_signals
-from hookql.errors import Diagnostic, HookQLError, ModelError, UsageError
-from hookql.jobs import grouped
+from hookql.data.batches import EVERYTHING, Batch
+from hookql.detectors import out_of_memory
+from hookql.engines.failures import Failure, device_lost, model_failed, reason_of, skipped_of
+from hookql.engines.outcome import Outcome
+from hookql.engines.parts import checksum, halves, padded_tokens
+from hookql.engines.passes import Pass, Taken
+from hookql.errors import DataError, Diagnostic, HookQLError, UsageError
 from hookql.models.hooks import StopForward, hooked, leaving, observing
-from hookql.models.ports import HookPoint
-from hookql.models.signals import read_signals
 from hookql.plan import Plan
-from hookql.predicates.groups import GroupTable
-from hookql.selection import SPAN, PairTable, Scene, Selection
 
-Sink = Callable[["Outcome", int], None]
+__all__ = ["OnError", "Outcome", "Sink", "Work", "run"]
+
+Sink = Callable[[Outcome, Batch], None]
+OnError = Literal["stop", "skip"]
 
 
-@define(eq=False)
-class Outcome:
-    """What a run leaves: detectors with their states, and what was counted."""
+@frozen(eq=False)
+class Work:
+    """What an engine is given: batches, and the model inputs of each, or of a part of it."""
 
-    detectors: Mapping[Place, Detector]
-    tables: Mapping[object, GroupTable]  # the groups, by (keys, stream)
-    pairs: Mapping[object, PairTable]  # the (group, key) pairs of ragged keys, by selector
-    group_bytes: Mapping[object, int]  # about what each group holds, likewise
-    kept: list[int]  # tokens kept, for each selector that does not ask for a place's values
-    undefined: list[int]  # tokens dropped because it was undefined there, likewise
-    tokens: int = 0  # tokens that entered the model
-    batches: int = 0
-    skipped: int = 0  # tokens of batches none of whose rows was wanted, never run
-    padding: int = 0
-    width: int = 1  # what a chunk's positions are counted in, for `place`
-    seconds: float = 0.0
-
-    @classmethod
-    def of(cls, plan: Plan, width: int) -> Outcome:
-        """Of a plan, before anything has run."""
-        tables = group_tables(plan)
-        pairs: dict[object, PairTable] = {}
-        detectors = make_detectors(plan, tables, pairs)
-        numbers = len(plan.selectors)
-        sizes: dict[object, int] = dict(bytes_a_group(plan).items())
-        return cls(detectors, tables, pairs, sizes, [0] * numbers, [0] * numbers, width=width)
-
-    def place(self, order: Any) -> tuple[Any, Any, Any]:
-        """The (sample, chunk, position) of a row's place in the data, or of an array of them."""
-        sample, rest = order // SPAN, order % SPAN
-        return sample, rest // self.width, rest % self.width
+    batches: Iterable[Batch]
+    inputs: Callable[[Batch], Mapping[str, Any]]
 
 
 def run(
     plan: Plan,
-    work: Iterable[tuple[Batch, Mapping[str, Any]]],
+    work: Work,
     *,
     width: int,
     tick: Callable[[Batch], None] = lambda batch: None,
     sink: Sink | None = None,
     group_bytes: int = 1 << 30,
+    outcome: Outcome | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    on_error: OnError = "stop",
 ) -> Outcome:
     """Run the plan's model over batches and their model inputs, stopping after the last hook.
 
-    ``width`` is at least the longest context. ``sink(outcome, complete)`` is called whenever all
-    samples below an index have run. What is kept of groups may hold ``group_bytes``. The model is
-    as it was afterwards, whatever happens. Raises ModelError where the model fails on a batch or a
-    detector fails on a tensor, UsageError where there are too many groups.
+    ``width`` is at least the longest context. ``sink(outcome, batch)`` is called after every batch.
+    What is kept of groups may hold ``group_bytes``. The model is as it was afterwards, whatever
+    happens.
+
+    An ``outcome`` of an earlier run of the same work, left early, is continued: the batches that it
+    has done are read but not run. Once ``stop()`` says so no further batch is run, and the
+    outcome is ``interrupted``. Batches that do not fit into memory are run in parts. With
+    ``on_error="skip"`` contexts on which the model fails are left out and listed in the outcome,
+    and the rows of a pass are held until it is over.
+
+    Raises:
+        ModelError: where the model fails on a batch, or memory does not suffice for a single
+            context, and with ``skip`` only where it is the device that fails; where a detector
+            fails on a tensor.
+        UsageError: where there are too many groups.
+        DataError: where the batches done are not those that the outcome has done.
     """
-    outcome = Outcome.of(plan, width)
-    started = time.perf_counter()
+    outcome = Outcome.of(plan, width) if outcome is None else outcome
+    outcome.interrupted = False
+    started = time.perf_counter() - outcome.seconds
     module = plan.model.module
-    passes = Pass(plan, outcome)
+    passes = Pass(plan, outcome, hold=on_error == "skip")
+    runner = _Runner(plan, work.inputs, passes, group_bytes, skip=on_error == "skip")
+    done, pinned = 0, 0
     with (
         observing(module),
         hooked(module, passes.taps()),
         leaving(module, plan.leave, passes.ready),
     ):
-        for batch, inputs in work:
-            runs = passes.begin(batch)
-            _check_bytes(outcome, group_bytes)
-            if runs:
-                _forward(plan, batch, inputs)
-                passes.finish()
-                outcome.tokens += int(batch.mask.sum())
-                outcome.padding += int((~batch.mask).sum())
-                outcome.batches += 1
-            else:
-                outcome.skipped += int(batch.mask.sum())
-            if sink is not None and batch.complete:
-                sink(outcome, batch.complete)
-            _check_bytes(outcome, group_bytes)
+        for batch in work.batches:
+            done, pinned = done + 1, checksum(batch, pinned)
+            if done > outcome.done:
+                runner.run(batch)
+                outcome.done, outcome.pinned = done, pinned
+                outcome.seconds = time.perf_counter() - started
+                if sink is not None:
+                    sink(outcome, batch)
+                _check_bytes(outcome, group_bytes)
+            elif done == outcome.done and pinned != outcome.pinned:
+                raise _other_data(done)
             tick(batch)
+            if batch.complete != EVERYTHING and stop():
+                outcome.interrupted = True
+                break
+    if done < outcome.done and not outcome.interrupted:
+        raise _other_data(outcome.done)
     outcome.seconds = time.perf_counter() - started
     return outcome
 
 
 @define(eq=False)
-class Pass:
-    """One batch after another: what is selected of it before its pass, and after."""
+class _Runner:
+    """Runs a batch whole or, where that does not go, in halves of its contexts, and so on."""
 
     plan: Plan
-    outcome: Outcome
-    scenes: dict[str, Scene] = field(factory=dict)
-    selections: list[Selection | None] = field(factory=list)
-    predicted: bool = True
+    inputs: Callable[[Batch], Mapping[str, Any]]
+    passes: Pass
+    group_bytes: int
+    skip: bool
 
-    def taps(self) -> dict[HookPoint, Callable[[Tensor], None]]:
-        """What to call with each hook point's tensor."""
-        users: dict[HookPoint, list[tuple[Detector, str]]] = {}
-        for detector in self.outcome.detectors.values():
-            for operand, point in detector.points.items():
-                users.setdefault(point, []).append((detector, operand))
-        taps = {point: _dispatch(of_point) for point, of_point in users.items()}
-        if (logits := self.plan.logits) is not None:
-            others = taps.get(logits)
-            taps[logits] = self._predict if others is None else _both(others, self._predict)
-        return taps
+    def run(self, batch: Batch) -> None:
+        """Run a batch of the work."""
+        if self._run(batch, None):
+            self.passes.outcome.halved += 1
 
-    def begin(self, batch: Batch) -> bool:
-        """Take up a batch; whether it has to run at all."""
-        plan = self.plan
-        self.scenes = {"text": Scene(batch, self.outcome.width, plan.columns)}
-        if batch.target is not None:
-            self.scenes["target"] = Scene(batch.target, self.outcome.width, plan.columns)
-        self.selections = [None] * len(plan.selectors)
-        later = False
-        for number in range(len(plan.selectors)):
-            if plan.own(number) or plan.signals(number):
-                later = True
-            else:
-                self._select(number)
-        if not later and not any(s.count for s in self.selections if s is not None):
+    def _run(self, batch: Batch, taken: Taken | None) -> bool:
+        """Run a batch or a part of one; whether memory did not suffice for it as it is.
+
+        ``taken`` are the calls of detectors that had its rows in a pass that failed.
+        """
+        outcome, several = self.passes.outcome, len(batch.contexts) > 1
+        if several and outcome.too_large is not None and padded_tokens(batch) >= outcome.too_large:
+            self._run_halves(batch, taken)
+            return True
+        if not self.passes.begin(batch, taken):
+            outcome.skipped += int(batch.mask.sum())
             return False
-        self.predicted = plan.logits is None
-        for place, detector in self.outcome.detectors.items():
-            stream = plan.probe.seen[place.point].layout.stream
-            detector.begin(self.scenes[stream], self.selections)
-        return True
+        _check_bytes(outcome, self.group_bytes)
+        # Nothing of the error may live on where memory is short: it holds the pass's tensors.
+        failure = self._attempt(batch)
+        if failure is None:
+            self.passes.finish()
+            self._succeeded(batch)
+            return False
+        taken = self.passes.abandon()
+        if failure.memory:
+            self._make_room(batch)
+        if several:
+            return self._run_halves(batch, taken) or failure.memory
+        outcome.failed += int(batch.mask.sum())
+        outcome.skipped_contexts += skipped_of(batch, failure.reason)
+        return False
 
-    def ready(self) -> bool:
-        """Whether all that is needed of a pass has been seen."""
-        detectors = self.outcome.detectors.values()
-        return self.predicted and all(d.fired == d.seen.calls for d in detectors)
+    def _run_halves(self, batch: Batch, taken: Taken | None) -> bool:
+        first, second = (self._run(half, taken) for half in halves(batch))
+        return first or second
 
-    def finish(self) -> None:
-        """The pass is over: select what waited for the prediction, and let detectors finish."""
-        for number in range(len(self.plan.selectors)):
-            if self.plan.signals(number) and not self.plan.own(number):
-                self._select(number)
-        for detector in self.outcome.detectors.values():
-            detector.finish(self.selections)
+    def _attempt(self, batch: Batch) -> Failure | None:
+        """The forward pass. Raises ModelError for a failure that no part of the batch can mend."""
+        several = len(batch.contexts) > 1
+        try:
+            _forward(self.plan, batch, self.inputs(batch))
+            for swallowed in self.passes.failures():
+                raise swallowed
+        except HookQLError:
+            raise
+        except Exception as error:
+            for other in self.passes.failures():
+                if isinstance(other, HookQLError):
+                    raise other from None
+                if not out_of_memory(other):
+                    raise model_failed(batch, other) from other
+            memory = out_of_memory(error)
+            if (self.skip and not device_lost(error)) or (memory and several):
+                return Failure(reason_of(error), memory)
+            raise model_failed(batch, error) from error
+        return None
 
-    def _select(self, number: int) -> None:
-        selector, predicate = self.plan.selectors[number], self.plan.predicates[number]
-        scene = self.scenes[selector.stream]
-        kept, undefined = (scene.batch.mask, 0) if predicate is None else predicate(scene.batch)
-        table = self.outcome.tables.get((selector.keys, selector.stream))
-        selection, nowhere = grouped(scene, kept, table, self.plan.has(selector.keys))
-        self.selections[number] = selection
-        self.outcome.kept[number] += selection.count
-        self.outcome.undefined[number] += undefined + nowhere
+    def _succeeded(self, batch: Batch) -> None:
+        outcome, size = self.passes.outcome, padded_tokens(batch)
+        outcome.tokens += int(batch.mask.sum())
+        outcome.padding += int((~batch.mask).sum())
+        outcome.batches += 1
+        if outcome.too_large is None or size < outcome.too_large:
+            outcome.fits = max(outcome.fits, size)
 
-    def _predict(self, logits: Tensor) -> None:
-        """Read what the model predicts of the batch off its logits."""
-        scene = self.scenes["text"]
-        wanted = frozenset[str]().union(*(c.signals for c in self.plan.columns.values()))
-        wanted |= frozenset[str]().union(*(p.signals for p in self.plan.predicates if p))
-        with_signals(scene, read_signals(logits, scene.batch, wanted))
-        self.predicted = True
-
-
-def _dispatch(users: Sequence[tuple[Detector, str]]) -> Callable[[Tensor], None]:
-    def tap(tensor: Tensor) -> None:
-        for detector, operand in users:
-            detector.observe(operand, tensor)
-
-    return tap
+    def _make_room(self, batch: Batch) -> None:
+        outcome, size = self.passes.outcome, padded_tokens(batch)
+        if len(batch.contexts) > 1:
+            outcome.too_large = min(size, outcome.too_large or size)
+            outcome.fits = outcome.fits if outcome.fits < size else 0
+        gc.collect()
+        if self.plan.model.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
-def _both(
-    first: Callable[[Tensor], None], second: Callable[[Tensor], None]
-) -> Callable[[Tensor], None]:
-    def tap(tensor: Tensor) -> None:
-        second(tensor)
-        first(tensor)
+def _forward(plan: Plan, batch: Batch, inputs: Mapping[str, Any]) -> None:
+    with contextlib.suppress(StopForward):
+        plan.model.module(**inputs)
 
-    return tap
+
+def _other_data(done: int) -> DataError:
+    batches = "batch is not the one" if done == 1 else f"{done:,} batches are not those"
+    message = f"the data's first {batches} that the run before had done"
+    advice = "the data, or how it is cut into batches, has changed: begin anew"
+    return DataError(Diagnostic("data-changed", message, help=advice))
 
 
 def _check_bytes(outcome: Outcome, limit: int) -> None:
@@ -212,21 +215,3 @@ def _check_bytes(outcome: Outcome, limit: int) -> None:
         )
         advice = "group by something of fewer values, capture fewer modules, or give --group-memory"
         raise UsageError(Diagnostic("too-many-groups", message, help=advice))
-
-
-def _forward(plan: Plan, batch: Batch, inputs: Mapping[str, Any]) -> None:
-    try:
-        plan.model.module(**inputs)
-    except StopForward:
-        pass
-    except HookQLError:
-        raise
-    except Exception as error:
-        samples = sorted({s.index for c in batch.contexts for s in c.samples})
-        rows, positions = batch.mask.shape
-        message = f"the model failed on a batch of {rows} x {positions} tokens"
-        held = f"samples {samples[0]} to {samples[-1]}" if samples else "no samples"
-        held = f"sample {samples[0]}" if len(samples) == 1 else held
-        notes = (f"{type(error).__name__}: {error}", f"the batch holds {held}")
-        advice = memory_advice(error)
-        raise ModelError(Diagnostic("model-failed", message, help=advice, notes=notes)) from error

@@ -18,6 +18,9 @@ D = TypeVar("D")
 Tree = Any
 """A node of the parse tree: a rule's `Tree` or a `Token`, which is a `str`."""
 
+MOST_ALTERNATIVES = 10_000
+"""Names that the braces of a whole query may stand for: ``{a,b}{c,d}`` stands for four."""
+
 INFIX: dict[str, type[ast.And] | type[ast.Or]] = {"or": ast.Or, "and": ast.And}
 
 
@@ -33,6 +36,7 @@ class Builder:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.problems: list[Diagnostic] = []
+        self.alternatives = 0  # of all globs so far
 
     def program(self, tree: Tree) -> ast.Program:
         """The whole query."""
@@ -161,6 +165,11 @@ class Builder:
             return ast.AnyDepth(span=span(token))
         if isinstance(read, str):
             return ast.NameStep(read, span=span(token))
+        self.alternatives += len(read)
+        if self.alternatives > MOST_ALTERNATIVES:
+            message = f"a query has at most {MOST_ALTERNATIVES:,} alternatives in braces"
+            self.problem("too-many", message, token)
+            return ast.NameStep("?", span=span(token))
         return ast.GlobStep(read, span=span(token))
 
     def index(self, tree: Tree) -> ast.IndexStep:

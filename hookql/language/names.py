@@ -75,8 +75,6 @@ ONCE = ("embed", "final_norm", "unembed", "logits")
 
 # --- statistics and results ---------------------------------------------------------------------
 
-LATER_STATISTICS = ("values",)
-
 DEFINED = frozenset(
     {
         *COLUMNS,
@@ -98,6 +96,13 @@ RESULT_NAMES = frozenset(
     {
         *TEXTS.values(),
         "content_position",
+        "row_size",
+        "skipped",
+        "skipped_sample",
+        "skipped_chunk",
+        "skipped_reason",
+        "token_id",
+        "chunk",
         "count",
         "layer",
         "call",

@@ -12,13 +12,15 @@ from hookql.errors import Diagnostic, QueryError, Source, Span
 from hookql.language import ast
 from hookql.language.automaton import Automaton, Lexeme, Reduce
 from hookql.language.build import Builder, span
+from hookql.language.limits import excess
+from hookql.language.report import MOST
 from hookql.language.syntax_errors import diagnose
 
 if TYPE_CHECKING:
     from lark import Lark
 
-LONGEST = 1_000_000
-"""Characters of a query: what is longer was not meant as one."""
+LONGEST = 250_000
+"""Characters of a query: what is longer was not meant as one, and reading takes 1 kB for each."""
 
 DEEPEST = 100
 """Levels of an expression: deep enough for any query, shallow enough for Python's stack."""
@@ -42,10 +44,13 @@ def parse(text: str, name: str = "<query>") -> ast.Program:
     if not tree.children:
         raise QueryError(Diagnostic("empty-query", "there is no query here", None, source, EXAMPLE))
     _check_depth(tree, source)
+    too_many = excess(tree, source)
+    if too_many is not None:
+        raise QueryError(too_many)
     builder = Builder(source)
     program = builder.program(tree)
     if builder.problems:
-        raise QueryError(sorted(builder.problems, key=_position))
+        raise QueryError(sorted(builder.problems, key=_position)[:MOST])
     return program
 
 

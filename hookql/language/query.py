@@ -44,7 +44,7 @@ class CaptureSpec:
     """One capture: lets are expanded in `where`, names and kinds are checked.
 
     `name` and `into` are None where the query leaves them out; `text` is the canonical text.
-    `pool_spans` says where in the query each pooled dimension stands.
+    `pool_spans` says where in the query each pooled dimension stands, `into_span` the file's name.
     """
 
     statistics: tuple[StatisticSpec, ...]
@@ -58,6 +58,12 @@ class CaptureSpec:
     span: Span
     pool_spans: Mapping[str, Span]
     by: tuple[Key, ...] = ()
+    into_span: Span | None = None
+
+    @property
+    def raw(self) -> bool:
+        """Whether rows are kept as they are."""
+        return any(statistic.name == "values" for statistic in self.statistics)
 
 
 @frozen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import PurePosixPath
 from typing import cast
 
 from attrs import define, field
@@ -59,7 +59,7 @@ class _Captures:
     def read(self, capture: ast.Capture) -> CaptureSpec:
         """One capture; where something is wrong it is reported and the rest is read."""
         self._during(capture.during)
-        statistics = self.specs.all(capture.statistics, bool(capture.pool))
+        statistics = self.specs.all(capture.statistics, bool(capture.pool), bool(capture.by))
         where = self._where(capture.where)
         read = [spec.value for spec in statistics] + ([where] if where is not None else [])
         operands = frozenset[str]().union(*map(operands_in, read))
@@ -81,6 +81,7 @@ class _Captures:
             capture.span,
             {name.id: name.span for name in capture.pool},
             read_keys(self.report, self.lets, capture.by, variables),
+            capture.into.span if capture.into is not None else None,
         )
 
     def _during(self, during: ast.During | None) -> None:
@@ -127,20 +128,16 @@ class _Captures:
         return frozenset(seen)
 
     def _into(self, into: ast.String | None) -> str | None:
-        """A file below the working directory: a query cannot write just anywhere."""
+        """The name of a NetCDF file; whether it may lie there, `outside` says."""
         if into is None:
             return None
         path = into.value
-        posix, windows = PurePosixPath(path), PureWindowsPath(path)
+        posix = PurePosixPath(path)
         wrong = None
         if not path.strip():
             wrong = "is empty"
         elif not path.isprintable():
             wrong = "has characters that no file's name should have"
-        elif posix.is_absolute() or windows.drive or windows.root or path.startswith("~"):
-            wrong = "is not relative to the working directory"
-        elif ".." in (*posix.parts, *windows.parts):
-            wrong = "leads out of the working directory"
         elif posix.suffix != ".nc":
             wrong = "does not end in `.nc`"
         if wrong is not None:

@@ -48,7 +48,7 @@ class Specs:
     known: Mapping[str, Statistic]
 
     def all(
-        self, nodes: tuple[ast.Statistic, ...], pooled: bool = False
+        self, nodes: tuple[ast.Statistic, ...], pooled: bool = False, grouped: bool = False
     ) -> tuple[StatisticSpec, ...]:
         """The statistics of one capture; those with errors are reported and left out."""
         specs: list[StatisticSpec] = []
@@ -60,6 +60,10 @@ class Specs:
             if pooled and not self.known[spec.name].poolable:
                 message = f"`{spec.name}` cannot be pooled"
                 self.report.error("not-poolable", message, spec.span)
+            if grouped and self.known[spec.name].raw:
+                message = f"`{spec.name}` keeps every row by itself, so there is nothing to group"
+                help = "leave `by` out: the result says of each row which sample and token it is"
+                self.report.error("not-groupable", message, spec.span, help)
             made = made_by(spec, self.known[spec.name])
             clash = next((name for name in made if name in taken), None)
             if clash is None:
@@ -149,9 +153,6 @@ class Specs:
 
     def _unknown(self, node: ast.Statistic) -> None:
         span = Span(node.span.start, node.span.start + len(node.name))
-        if node.name in names.LATER_STATISTICS:
-            self.report.not_yet(f"the statistic `{node.name}` is", span)
-            return
         known = tuple(self.known)
         self.report.error(
             "unknown-statistic",

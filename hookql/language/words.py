@@ -16,6 +16,7 @@ RESERVED = PATH_RESERVED | {"and", "or", "not", "in", "within"}
 
 LARGEST_INTEGER = 2**63 - 1
 MOST_ALTERNATIVES = 1000
+MOST_STEPS = 100
 
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\"}
 _UNESCAPES = {value: f"\\{key}" for key, value in _ESCAPES.items()}
@@ -140,4 +141,6 @@ def read_quoted_step(text: str) -> list[str]:
     names = read_string(text).split(".")
     if not all(names):
         raise Misspelt("bad-step", "a module's name is not empty")
+    if len(names) > MOST_STEPS:
+        raise Misspelt("too-long", f"this path has more than {MOST_STEPS} steps")
     return names

@@ -76,6 +76,22 @@ def unreachable(name: str) -> ModelError:
     )
 
 
+def files_of(where: str, commit: str | None, offline: bool) -> Path:
+    """The folder that holds a checkpoint's config and, of a hub model, what else is here of it.
+
+    The index of the weights is fetched, if there is one, so that it can be looked at.
+    """
+    if commit is None:
+        return Path(where)
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    with contextlib.suppress(Exception):  # most have none, or the hub cannot be asked
+        file = "model.safetensors.index.json"
+        hf_hub_download(where, file, revision=commit, local_files_only=offline)
+    config = try_to_load_from_cache(where, "config.json", revision=commit)
+    return Path(config).parent if isinstance(config, str) else Path(where)
+
+
 def has_tokenizer(snapshot: Snapshot) -> bool:
     """Whether the repository has a tokenizer's files; transformers makes up an empty one if not."""
     from huggingface_hub import file_exists, try_to_load_from_cache

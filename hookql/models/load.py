@@ -10,10 +10,12 @@ from attrs import field, frozen
 from torch import nn
 
 from hookql.errors import Diagnostic, ModelError, UsageError, did_you_mean, listing
+from hookql.models import hub
 from hookql.models.context import context_length
 from hookql.models.identity import Stamp, stamp, weights_identity
 from hookql.models.locate import locate
 from hookql.models.pretrained import class_of, load_config, load_tokenizer, load_weights, quiet
+from hookql.models.safety import bounded, check_files
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -54,11 +56,13 @@ def load_model(
     device_map: Any = None,
     attn: str | None = None,
     trust_remote_code: bool = False,
+    allow_pickle: bool = False,
     tokenizer: Any = None,
 ) -> Model:
     """Load ``demo``, a folder, a ``.gguf`` file or a hub name, in eval mode.
 
-    ``tokenizer`` replaces the checkpoint's own. ``device="auto"`` is CUDA where there is one, else
+    ``allow_pickle`` reads weights that are only there as a pickle. ``tokenizer`` replaces the
+    checkpoint's own. ``device="auto"`` is CUDA where there is one, else
     the CPU: never MPS, which has no float64.
 
     Raises:
@@ -75,7 +79,11 @@ def load_model(
         raise UsageError(
             Diagnostic("missing-package", message, help="run `pip install accelerate`")
         )
-    checkpoint = locate(name, revision)
+    checkpoint = locate(name, revision, allow_pickle)
+    folder = None
+    if checkpoint.gguf is None:
+        folder = hub.files_of(checkpoint.where, checkpoint.commit, checkpoint.offline)
+        check_files(folder, name, allow_pickle=allow_pickle, trust_code=trust_remote_code)
     with quiet():
         config = load_config(checkpoint, name, trust_remote_code)
         loader = class_of(config, name, trust_remote_code)
@@ -86,7 +94,8 @@ def load_model(
             options["device_map"] = device_map
         if not hasattr(loader, "config_class"):  # an AutoModel class
             options["trust_remote_code"] = trust_remote_code
-        module = load_weights(loader, config, checkpoint, name, options)
+        with bounded(folder if checkpoint.commit is None else None):
+            module = load_weights(loader, config, checkpoint, name, options, allow_pickle)
         if tokenizer is None and checkpoint.has_tokenizer:
             tokenizer = load_tokenizer(checkpoint, name, trust_remote_code)
     module.eval()

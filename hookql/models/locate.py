@@ -33,14 +33,14 @@ class Checkpoint:
         return arguments
 
 
-def locate(name: str, revision: str | None) -> Checkpoint:
+def locate(name: str, revision: str | None, allow_pickle: bool = False) -> Checkpoint:
     """Find the checkpoint that a model's name means, without reading its weights.
 
     Raises:
         ModelError: one diagnostic that says what stands in the way.
         UsageError: a revision of something that has none.
     """
-    checkpoint = _local(name)
+    checkpoint = _local(name, allow_pickle)
     if checkpoint is not None and revision is not None:
         message = f"`{name}` is not on the hub, and has no revisions"
         raise UsageError(Diagnostic("no-revisions", message))
@@ -55,15 +55,15 @@ def locate(name: str, revision: str | None) -> Checkpoint:
     )
 
 
-def _local(name: str) -> Checkpoint | None:
+def _local(name: str, allow_pickle: bool) -> Checkpoint | None:
     """What a name means on this machine; None where only the hub can know it."""
     if name == "demo":
         from hookql.demo import model_path
 
-        return _folder(Path(model_path()), name)
+        return _folder(Path(model_path()), name, False)
     path = Path(name).expanduser()
     if path.is_dir():
-        return _folder(path, name)
+        return _folder(path, name, allow_pickle)
     if name.lower().endswith(".gguf"):
         return _gguf(path, name)
     if path.exists():
@@ -74,7 +74,7 @@ def _local(name: str) -> Checkpoint | None:
     return None
 
 
-def _folder(path: Path, name: str) -> Checkpoint:
+def _folder(path: Path, name: str, allow_pickle: bool) -> Checkpoint:
     files = {file.name for file in path.iterdir()}
     if "config.json" not in files:
         ggufs = sorted(file for file in files if file.endswith(".gguf"))
@@ -84,10 +84,11 @@ def _folder(path: Path, name: str) -> Checkpoint:
         raise _error("no-config", message, help=help, notes=(note,))
     if "adapter_config.json" not in files and not any(map(_is_safe, files)):
         pickles = sorted(f for f in files if f.endswith((".bin", ".pt", ".pth", ".ckpt", ".h5")))
-        if pickles:
+        if pickles and not allow_pickle:
             raise pickle_only(name, pickles)
         help = "if it was fetched in part, fetch its weights too"
-        raise _error("no-weights", f"the folder `{name}` has no model.safetensors", help=help)
+        if not pickles:
+            raise _error("no-weights", f"the folder `{name}` has no model.safetensors", help=help)
     return Checkpoint(str(path), has_tokenizer=hub.folder_has_tokenizer(path))
 
 
@@ -98,7 +99,7 @@ def _is_safe(file: str) -> bool:
 def pickle_only(name: str, files: list[str]) -> ModelError:
     """A checkpoint whose weights are pickles: loading one can run any code that is in it."""
     message = f"`{name}` has its weights only as pickles, which can run code when they are read"
-    help = "save it again with `save_pretrained`, which writes safetensors"
+    help = "save it again as safetensors; if you trust whoever made it, add `--allow-pickle`"
     notes = (f"found: {listing(files, 4)}",) if files else ()
     return _error("pickled-weights", message, help=help, notes=notes)
 

@@ -60,14 +60,30 @@ def class_of(config: Any, name: str, trust: bool) -> Any:
 
 
 def load_weights(
-    loader: Any, config: Any, checkpoint: Checkpoint, name: str, options: dict[str, Any]
+    loader: Any,
+    config: Any,
+    checkpoint: Checkpoint,
+    name: str,
+    options: dict[str, Any],
+    allow_pickle: bool = False,
 ) -> nn.Module:
-    """The module with every weight from the checkpoint: none made up, none of another shape."""
+    """The module with every weight from the checkpoint: none made up, none of another shape.
+
+    Weights are safetensors or GGUF; with ``allow_pickle`` those that are only there as a pickle are
+    read too, by torch's reader of tensors alone (``weights_only``).
+    """
 
     def load(**more: Any) -> tuple[nn.Module, set[str]]:
-        safe = {} if checkpoint.gguf else {"use_safetensors": True}
+        # None: safetensors where they are, else pickles.
+        safe = {} if checkpoint.gguf else {"use_safetensors": None if allow_pickle else True}
         module, report = loader.from_pretrained(
-            checkpoint.where, config=config, output_loading_info=True, **safe, **options, **more
+            checkpoint.where,
+            config=config,
+            output_loading_info=True,
+            weights_only=True,
+            **safe,
+            **options,
+            **more,
         )
         return module, set(report["missing_keys"]) | {str(k) for k in report["mismatched_keys"]}
 

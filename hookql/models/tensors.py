@@ -12,7 +12,7 @@ import torch
 from attrs import evolve
 from torch import Tensor, nn
 
-from hookql.data.batches import Batch
+from hookql.data.batches import EVERYTHING, Batch
 from hookql.data.encode import Context
 from hookql.data.samples import Sample
 from hookql.errors import Diagnostic, UsageError, did_you_mean, listing
@@ -45,14 +45,19 @@ class TensorFeed:
         parameters = inspect.signature(model.module.forward).parameters
         self._resizable = "interpolate_pos_encoding" in parameters
 
-    def batches(self, rows: int) -> Iterator[tuple[Batch, dict[str, Any]]]:
-        """Slices of at most that many samples, each with a `Batch` that says what its rows are."""
+    def batches(self, rows: int) -> Iterator[Batch]:
+        """What the rows of slices of at most that many samples are."""
         positions = self._positions[0]  # the probe has measured the inputs as they are
         for start in range(0, self.samples, rows):
             stop = min(self.samples, start + rows)
-            sliced = {n: v[start:stop] if _sliced(v) else v for n, v in self._inputs.items()}
             batch = _tokenless(stop - start, positions, start)
-            yield evolve(batch, complete=stop), self._to_device(sliced)
+            yield evolve(batch, complete=stop if stop < self.samples else EVERYTHING)
+
+    def for_batch(self, batch: Batch) -> dict[str, Any]:
+        """Keyword arguments for a batch, or for part of one: successive samples."""
+        first, last = (batch.contexts[row].samples[0].index for row in (0, -1))
+        rows = slice(first, last + 1)
+        return self._to_device({n: v[rows] if _sliced(v) else v for n, v in self._inputs.items()})
 
     def sizes(self) -> list[Size]:
         """The number of positions here is the step that inputs are resized by; see `measure`."""

@@ -37,6 +37,8 @@ class SiteResult:
     where the capture is grouped, ``extra`` the statistic's own dimensions. ``variable_axes`` names
     the axes of each; one that is not in it has ``axes``, or none where its shape leaves no room.
     A statistic of several arrays has them as ``top``, ``top_sample``, ... Any may be memory-mapped.
+    The rows of `values` are written elsewhere: here stands an array of their shape ([calls,] rows,
+    \\*axes) and dtype that holds nothing.
 
     ``count`` is the rows kept, int64 (G,) if grouped; ``counts`` has the statistics (by variable)
     that took in fewer. ``coordinates`` are the labels of axes that are not 0, 1, 2, ...;
@@ -75,3 +77,4 @@ class CaptureResult:
     keys: tuple[GroupAxis, ...] = ()
     token_text: Callable[[Sequence[int]], list[str]] | None = None
     own: bool = False  # whether each module keeps rows of its own, by its own values
+    samples: int = 0  # how many samples there are, which raw rows are counted by

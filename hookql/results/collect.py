@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from attrs import evolve
 
 from hookql.detectors import Detector
 from hookql.engines.local import Outcome
 from hookql.jobs import Job
 from hookql.language import ast
 from hookql.plan import Asked, Plan, PlannedCapture, Target
+from hookql.raw.rows import row_dtype
 from hookql.results.captured import CaptureResult, GroupAxis, SiteResult
 from hookql.statistics import state_key
 
@@ -27,13 +29,16 @@ def collect(
     plan: Plan,
     outcome: Outcome,
     streamed: Mapping[str, tuple[Sequence[SiteResult], Array]] | None = None,
+    samples: int = 0,
 ) -> list[CaptureResult]:
     """The results of every capture, in the query's order.
 
-    ``streamed`` has the sites and the samples of captures that were written out as they ran.
+    ``streamed`` has the sites and the samples of captures that were written out as they ran;
+    ``samples`` is how many the data has.
     """
     settle(plan, outcome)
-    return [_capture(plan, capture, outcome, streamed or {}) for capture in plan.captures]
+    found = [_capture(plan, capture, outcome, streamed or {}) for capture in plan.captures]
+    return [evolve(result, samples=samples) for result in found]
 
 
 def settle(plan: Plan, outcome: Outcome) -> None:
@@ -226,6 +231,12 @@ def _numbers(
     asked = targets[0].asked[number]
     if asked.statistic.key == "count":
         return {}  # every result has the number of tokens kept
+    if asked.statistic.raw:
+        seen, rows = detectors[0].seen, detectors[0].jobs[asked.selector].kept
+        calls = (seen.calls,) if seen.calls > 1 else ()
+        shape = (*calls, rows, *(size or 0 for size in asked.expression.axes.sizes))
+        nothing = np.zeros((), row_dtype(detectors[0], asked))
+        return {asked.spec.variable: np.broadcast_to(nothing, shape)}
     states = [
         [
             _state(capture, target.asked[number], detector, call, groups)

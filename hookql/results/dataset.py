@@ -13,7 +13,15 @@ from hookql.models.names import compact
 from hookql.results.attributes import clean, plain_text
 from hookql.results.dimensions import Dimensions
 from hookql.results.groups import Product
-from hookql.results.variables import Part, axis_labels, count, own_axes, statistic_variables
+from hookql.results.variables import (
+    LABELS,
+    Part,
+    axis_labels,
+    count,
+    own_axes,
+    raw_labels,
+    statistic_variables,
+)
 from hookql.statistics import STATISTICS
 
 if TYPE_CHECKING:
@@ -39,7 +47,9 @@ def dataset(
         for spec in capture.statistics
         if (spec.name, spec.variable) != ("count", "count")
     ]
+    raw = has_raw(capture)
     variables += [{"count": count(part)}, _faults(sites, part.layered)]
+    variables += [raw_labels(part)] if raw else []
     attributes: dict[str, object] = {"role": sites[0].role or "model"}
     if groups is not None:
         attributes["by"] = ", ".join(groups.dims)
@@ -47,7 +57,13 @@ def dataset(
         attributes["modules"] = compact(sites[0].module)
     coordinates = (part.dimensions.coordinates, along, _modules(sites, part.layered))
     _check_names(variables, coordinates)
-    return xarray.Dataset(_joined(variables), _joined(coordinates), clean(attributes))
+    data = xarray.Dataset(_joined(variables), _joined(coordinates), clean(attributes))
+    return data.set_coords(list(LABELS)) if raw else data
+
+
+def has_raw(capture: CaptureResult) -> bool:
+    """Whether a capture keeps rows as they are."""
+    return any(STATISTICS[spec.name].raw for spec in capture.statistics)
 
 
 def names_in(capture: CaptureResult) -> set[str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import xarray
 
 from hookql.results.cells import plural
-from hookql.results.rows import main_variables
+from hookql.results.rows import main_variables, raw_rows
 
+MOST_SKIPPED = 5
 COUNTS = {
     "samples": "sample",
     "tokens_run": "token run",
@@ -30,14 +32,30 @@ def facts(tree: xarray.DataTree) -> Iterator[tuple[str, str]]:
     yield "query", str(tree.attrs.get("query", "")).strip()
     yield "model", ", ".join(given("model", "model_class", "dtype_run", "device"))
     yield "data", " · ".join([*given("data"), *_counts(tree.attrs)])
+    for line in _skipped(tree):
+        yield "skipped", line
     yield "made", ", ".join(given("ended", "source"))
     for node in tree.subtree:
-        if node.has_data:
-            data = node.to_dataset()
+        if "count" in node.data_vars:
+            data = node.to_dataset().drop_dims("skipped", errors="ignore")
             sizes = ", ".join(f"{dim} {size}" for dim, size in data.sizes.items())
-            names = ", ".join([*main_variables(data), *(["count"] if "count" in data else [])])
+            raw = [name for name, _ in raw_rows(data)]
+            count = ["count"] if "count" in data else []
+            names = ", ".join([*raw, *main_variables(data), *count])
             where = "" if node is tree else f"{node.path[1:]}: "
             yield "holds", f"{where}{names} ({sizes or 'no dimension'})"
+
+
+def _skipped(tree: xarray.DataTree) -> Iterator[str]:
+    """The first of what was left out of the run, and how many more there are."""
+    if "skipped_sample" not in tree.data_vars:
+        return
+    samples = np.atleast_1d(tree.data_vars["skipped_sample"].values).tolist()
+    reasons = np.atleast_1d(tree.data_vars["skipped_reason"].values).tolist()
+    for sample, reason in list(zip(samples, reasons, strict=True))[:MOST_SKIPPED]:
+        yield f"sample {sample}: {reason}"
+    if len(samples) > MOST_SKIPPED:
+        yield f"and {len(samples) - MOST_SKIPPED:,} more"
 
 
 def _counts(attributes: Mapping[Hashable, Any]) -> Iterator[str]:

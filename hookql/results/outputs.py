@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import xarray
 from attrs import frozen
 
+from hookql.data.tokens import Skipped
 from hookql.errors import Diagnostic, UsageError
 from hookql.language.query import Query
+from hookql.raw.files import Begun
 from hookql.results.captured import CaptureResult
 from hookql.results.netcdf import check_target, save
 from hookql.results.tree import build_tree
@@ -23,23 +24,49 @@ class Outputs:
     into: tuple[Path | None, ...]
     overwrite: bool
 
+    def check(self) -> None:
+        """Raise UsageError unless each file could be written."""
+        needs_main = self.main is not None and None in self.into
+        wanted = {path for path in self.into if path is not None}
+        wanted |= {self.main} if self.main is not None and needs_main else set()
+        for path in wanted:
+            check_target(path, overwrite=self.overwrite)
+
+    @property
+    def has_all(self) -> bool:
+        """Whether every capture has a file."""
+        return self.main is not None or None not in self.into
+
     def write(
         self,
         results: Sequence[CaptureResult],
         attributes: Mapping[str, str | int | float],
-        remaining: xarray.DataTree | None,
+        skipped: Sequence[Skipped],
+        begun: Mapping[Path, Begun],
     ) -> tuple[Path, ...]:
-        """Write every file, each whole or not at all; the paths written."""
+        """Write every file, each whole or not at all; the paths written, the main one last.
+
+        ``begun`` are files that have their raw rows already.
+        """
+        members = self.members(results)
+        for path in (ordered := sorted(members, key=lambda path: path == self.main)):
+            tree = build_tree(members[path], attributes, skipped)
+            save(tree, path, self.overwrite, begun.get(path))
+        return tuple(ordered)
+
+    def renamed(self, name: Callable[[Path], Path]) -> Outputs:
+        """The same outputs under other names, which may be replaced."""
+        into = tuple(None if path is None else name(path) for path in self.into)
+        return Outputs(None if self.main is None else name(self.main), into, overwrite=True)
+
+    def members(self, results: Sequence[CaptureResult]) -> dict[Path, list[CaptureResult]]:
+        """What goes into each file."""
         files: dict[Path, list[CaptureResult]] = {}
-        for result, path in zip(results, self.into, strict=True):
+        for result, into in zip(results, self.into, strict=True):
+            path = self.main if into is None else into
             if path is not None:
                 files.setdefault(path, []).append(result)
-        trees = {path: build_tree(members, attributes) for path, members in files.items()}
-        if self.main is not None and remaining is not None:
-            trees[self.main] = remaining
-        for path, tree in trees.items():
-            save(tree, path, overwrite=self.overwrite)
-        return tuple(trees)
+        return files
 
 
 def plan_outputs(query: Query, main: Path | None, overwrite: bool) -> Outputs:
@@ -59,7 +86,5 @@ def plan_outputs(query: Query, main: Path | None, overwrite: bool) -> Outputs:
         message = f"`into` and the output both name `{main}`"
         raise UsageError(Diagnostic("same-output", message, help="give one of them another name"))
     outputs = Outputs(main, into, overwrite)
-    needs_main = main is not None and None in into
-    for path in {*(p for p in into if p), *([main] if main is not None and needs_main else [])}:
-        check_target(path, overwrite=overwrite)
+    outputs.check()
     return outputs

@@ -15,7 +15,15 @@ from hookql.statistics import STATISTICS
 
 Array = np.ndarray[Any, Any]
 # Parts of every dataset that are no statistic.
-APART = {"count", "nonfinite", "first_nonfinite_sample", "first_nonfinite_position"}
+SKIPPED = ("skipped_sample", "skipped_chunk", "skipped_reason")
+APART = {
+    "count",
+    "nonfinite",
+    "first_nonfinite_sample",
+    "first_nonfinite_position",
+    *SKIPPED,
+}
+LEADING = ("layer", "call", "obs")  # dimensions that are not of a raw row itself
 MOST_ROWS = 24
 WIDEST_KEY = 24  # columns of the terminal
 
@@ -66,7 +74,25 @@ def main_variables(data: xarray.Dataset) -> list[str]:
         for variable in data.data_vars.values()
         for name in str(variable.attrs.get("ancillary_variables", "")).split()
     }
-    return [str(name) for name in data.data_vars if name not in APART and name not in owned]
+    apart = {*APART, *owned, *raw_variables(data)}
+    return [str(name) for name in data.data_vars if name not in apart]
+
+
+def raw_variables(data: xarray.Dataset) -> list[str]:
+    """The variables that hold rows as they were, and `row_size`, which says whose they are."""
+    return [str(n) for n, v in data.data_vars.items() if "obs" in v.dims or n == "row_size"]
+
+
+def raw_rows(data: xarray.Dataset) -> list[tuple[str, str]]:
+    """What there is of raw rows, in words, by the variable's name; none of it is read."""
+    found = []
+    for name in raw_variables(data):
+        values = data[name].variable
+        if "obs" in values.dims:
+            of = [f"{dim} {size}" for dim, size in values.sizes.items() if dim not in LEADING]
+            what = ", ".join(of) if of else "one number"
+            found.append((name, f"{values.sizes['obs']:,} rows of {what}, {values.dtype}"))
+    return found
 
 
 def own_dims(values: xarray.DataArray) -> tuple[str, ...]:

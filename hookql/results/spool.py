@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from hookql.errors import Diagnostic, UsageError
+from hookql.raw.tables import Columns
 
 Array = np.ndarray[Any, Any]
 PIECE = 2**24  # bytes
@@ -120,3 +121,24 @@ def _cannot_spool(folder: Path, error: OSError) -> UsageError:
             help=advice if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else None,
         )
     )
+
+
+class Spools:
+    """A spool for each column of each table that rows are appended to."""
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        """``folder`` as of a Spool."""
+        self._folder = folder
+        self._spools: dict[str, dict[str, Spool]] = {}
+
+    def append(self, table: str, columns: Columns) -> None:
+        """Put rows at the end of each column. Raises UsageError where the disk is full."""
+        spools = self._spools.setdefault(table, {})
+        for name, rows in columns.items():
+            if name not in spools:
+                spools[name] = Spool(self._folder)
+            spools[name].append(rows)
+
+    def close(self, table: str) -> dict[str, Array]:
+        """All columns of a table, as `Spool.close` has them; none where nothing was appended."""
+        return {name: spool.close() for name, spool in self._spools.get(table, {}).items()}

@@ -16,7 +16,15 @@ from hookql.results.cells import Column, plural
 from hookql.results.columns import statistic_columns
 from hookql.results.facts import facts, run_line
 from hookql.results.ranks import is_ranking, ranking_columns
-from hookql.results.rows import Rows, label_columns, main_variables, own_dims, rows_of
+from hookql.results.rows import (
+    Rows,
+    label_columns,
+    main_variables,
+    own_dims,
+    raw_rows,
+    raw_variables,
+    rows_of,
+)
 from hookql.results.terminal import finished, needs_ascii, strong, terminal_width, visible, wrapped
 from hookql.statistics import STATISTICS
 
@@ -66,7 +74,7 @@ def _tables(
     tree: xarray.DataTree, width: int, color: bool, ascii: bool, shown: list[Column]
 ) -> Iterator[str]:
     """The text of each table; the columns of numbers go to ``shown``, for the legend."""
-    if tree.has_data:
+    if "count" in tree.data_vars:
         yield _table(tree.to_dataset(), tree.attrs, width, color, ascii, shown)
     for name, capture in tree.children.items():
         if len(tree.children) > 1:
@@ -96,7 +104,8 @@ def _table(
         for column in statistic_columns(data, name, rows, ascii)
     ]
     labels, module = label_columns(data, rows, width)
-    if not names and "count" in data and not data["count"].ndim:
+    raw = raw_rows(data)
+    if not names and not raw and "count" in data and not data["count"].ndim:
         kept = f"{int(data['count']):,}"  # the answer where nothing else was asked for
         statistics = [Column(("", "", "count"), (kept,) * len(rows))]
     # The modules' names are worth a column where all statistics still fit beside it.
@@ -104,7 +113,9 @@ def _table(
         labels = [*labels, module]
     shown += statistics
     lines = [strong(_title(data), color), wrapped(_size_line(data, rows, run), width), ""]
-    if statistics or not rankings:
+    lines += [wrapped(visible(f"{name}: {said}"), width) for name, said in raw]
+    lines += [""] if raw else []
+    if statistics or not (rankings or raw):
         note = f"… {rows.left_out:,} more rows, in the result" if rows.left_out else ""
         for group in _groups(statistics, width - _room(labels)):
             columns = [*labels, *group]
@@ -131,10 +142,11 @@ def _title(data: xarray.Dataset) -> str:
 def _size_line(data: xarray.Dataset, rows: Rows, run: Mapping[Hashable, Any]) -> str:
     """``6 layers · 768 features · 1,234 tokens kept of 1,300``."""
     again = _second_dims(data)
+    apart = ("skipped", *(("obs", "sample") if raw_variables(data) else ()))
     sizes = [
         visible(f"{size:,} {plural(str(dim), size)}")
         for dim, size in data.sizes.items()
-        if dim not in again
+        if dim not in (*again, *apart)
     ]
     keys = [dim for dim in data["count"].dims if dim != "layer"]
     counts = np.unique(data["count"].sum(keys).values)

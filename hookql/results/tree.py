@@ -6,43 +6,87 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import xarray
+from attrs import evolve, frozen
 
-from hookql.results.attributes import clean
+from hookql.data.tokens import Skipped
+from hookql.results.attributes import clean, plain_text
 from hookql.results.captured import CaptureResult, SiteResult
-from hookql.results.dataset import dataset, names_in, site_labels, site_sizes
-from hookql.results.groups import product
+from hookql.results.dataset import dataset, has_raw, names_in, site_labels, site_sizes
+from hookql.results.groups import Product, product, texts_array
 
 CONVENTIONS = "CF-1.11"
 
 
 def build_tree(
-    captures: Sequence[CaptureResult], attributes: Mapping[str, object]
+    captures: Sequence[CaptureResult],
+    attributes: Mapping[str, object],
+    skipped: Sequence[Skipped] = (),
 ) -> xarray.DataTree:
     """The results as a tree, ``/capture/role``; one capture of one role stands at the root itself.
 
     ``attributes`` go on the root; each capture's node has its ``query`` and attributes of its own.
     Where both meet at the root, the root's ``query`` stays and the capture's is ``capture_query``.
+    What was ``skipped`` is listed at the root.
     """
     top = {"Conventions": CONVENTIONS, **clean(attributes)}
-    names = _unique([_node_name(capture.name) for capture in captures])
-    nodes = dict(zip(names, map(_datasets, captures), strict=True))
-    if len(nodes) == 1 and len(next(iter(nodes.values()))) == 1:
-        (capture,) = captures
-        (data,) = nodes[names[0]].values()
-        own = clean({"capture": names[0], "capture_query": capture.text, **capture.attributes})
+    found = nodes(captures)
+    if len(found) == 1 and found[0].path == "/":
+        (node,) = found
+        capture = node.capture
+        own = clean({"capture": node.name, "capture_query": capture.text, **capture.attributes})
+        data = node.dataset().assign(_skipped(skipped))
         return xarray.DataTree(data.assign_attrs({**own, **data.attrs, **top}))
-    tree = {"/": xarray.Dataset(attrs=top)}
-    for capture, (name, roles) in zip(captures, nodes.items(), strict=True):
-        own = clean({"query": capture.text, **capture.attributes})
-        tree[f"/{name}"] = xarray.Dataset(attrs=own)
-        for role, data in roles.items():
-            tree[f"/{name}/{role}"] = data
+    tree = {"/": xarray.Dataset(_skipped(skipped), attrs=top)}
+    for node in found:
+        own = clean({"query": node.capture.text, **node.capture.attributes})
+        tree.setdefault(f"/{node.name}", xarray.Dataset(attrs=own))
+        tree[node.path] = node.dataset()
     return xarray.DataTree.from_dict(tree)
 
 
-def _datasets(capture: CaptureResult) -> dict[str, xarray.Dataset]:
-    """A dataset for each role by its node's name; a role whose sites differ in shape is split."""
+def _skipped(skipped: Sequence[Skipped]) -> dict[str, xarray.Variable]:
+    """What was left out of the run, and why; nothing where nothing was."""
+    if not skipped:
+        return {}
+    of = {
+        "skipped_sample": np.array([each.sample for each in skipped], np.int64),
+        "skipped_chunk": np.array([each.chunk for each in skipped], np.int64),
+        "skipped_reason": texts_array([plain_text(each.reason) for each in skipped]),
+    }
+    said = ("sample that was skipped", "chunk of it, -1 for all of it", "why it was skipped")
+    return {
+        name: xarray.Variable("skipped", values, {"long_name": long_name})
+        for (name, values), long_name in zip(of.items(), said, strict=True)
+    }
+
+
+@frozen(eq=False)
+class Node:
+    """One dataset of a tree: sites of a capture that are alike, and where they stand."""
+
+    path: str
+    name: str  # the capture's in the tree
+    capture: CaptureResult
+    sites: Sequence[SiteResult]  # in the order of their layers
+    groups: Product | None
+
+    def dataset(self) -> xarray.Dataset:
+        """What the node holds."""
+        return dataset(self.capture, self.sites, self.groups)
+
+
+def nodes(captures: Sequence[CaptureResult]) -> list[Node]:
+    """Every dataset that the tree of these captures has; of one alone, the path is ``/``."""
+    names = _unique([_node_name(capture.name) for capture in captures])
+    pairs = zip(captures, names, strict=True)
+    found = [node for capture, name in pairs for node in _roles(capture, name)]
+    return [evolve(node, path="/") for node in found] if len(found) == len(names) == 1 else found
+
+
+def _roles(capture: CaptureResult, name: str) -> list[Node]:
+    """A node for each role; a role whose sites differ in shape, or in their raw rows, is split."""
     groups = None
     if capture.keys:
         groups = product(capture.keys, capture.token_text, names_in(capture))
@@ -54,10 +98,17 @@ def _datasets(capture: CaptureResult) -> dict[str, xarray.Dataset]:
         for role, members in roles.items()
         for suffix, sites in _split(capture, members)
     ]
-    names = _unique([name for name, _ in parts])
-    return {
-        name: dataset(capture, sites, groups) for name, (_, sites) in zip(names, parts, strict=True)
-    }
+    if capture.own and has_raw(capture):
+        parts = [
+            (part if site.layer is None else f"{part}__layer{site.layer}", [site])
+            for part, sites in parts
+            for site in sites
+        ]
+    unique = _unique([part for part, _ in parts])
+    return [
+        Node(f"/{name}/{role}", name, capture, sorted(sites, key=lambda s: s.layer or 0), groups)
+        for role, (_, sites) in zip(unique, parts, strict=True)
+    ]
 
 
 def _split(

@@ -56,6 +56,8 @@ def statistic_variables(part: Part, spec: StatisticSpec) -> dict[str, xarray.Var
     if spec.name == "count":
         return {spec.variable: count(part, attributes=_attributes(part, spec))}
     statistic = STATISTICS[spec.name]
+    if statistic.raw:
+        return {spec.variable: _raw(part, spec)}
     found = {spec.variable: _labelled(part, spec, statistic, spec.variable)}
     for name in companions(part.sites, spec):
         suffix = name[len(spec.variable) + 1 :]
@@ -86,10 +88,11 @@ def own_axes(
 ) -> list[tuple[str, int]]:
     """A variable's own axes with their sizes: behind calls and groups, before the statistic's."""
     name = name or spec.variable
+    statistic = STATISTICS[spec.name]
     shape = np.shape(site.variables[name if name in site.variables else spec.variable])[
-        int(site.calls > 1) + grouped :
+        int(site.calls > 1) + (grouped or statistic.raw) :
     ]
-    room = len(shape) - len(STATISTICS[spec.name].dims)
+    room = len(shape) - len(statistic.dims)
     axes = site.variable_axes.get(name, site.variable_axes.get(spec.variable))
     if axes is None:
         axes = site.axes if room else ()
@@ -143,6 +146,37 @@ def _labelled(part: Part, spec: StatisticSpec, statistic: Statistic, name: str) 
         arrays, layered=part.layered, calls=calls, groups=part.groups, fill=fill, name=name
     )
     return xarray.Variable(dims, values)
+
+
+def _raw(part: Part, spec: StatisticSpec) -> xarray.Variable:
+    """The place of the rows of all sites, ([layer,] [call,] obs, \\*axes): they lie on the disk."""
+    first = part.sites[0]
+    array = np.asanyarray(first.variables[spec.variable])
+    layers = {"layer": len(part.sites)} if part.layered else {}
+    calls = {"call": first.calls} if first.calls > 1 else {}
+    own = own_axes(first, spec, grouped=False)
+    dims = [*layers, *calls, "obs", *_own_dims(part, spec, STATISTICS[spec.name], own, ())]
+    values = np.broadcast_to(array.dtype.type(0), (*layers.values(), *array.shape))
+    attributes = _attributes(part, spec)
+    return xarray.Variable(dims, values, attributes)
+
+
+LABELS = {
+    "position": "position of the row's token in its context",
+    "token_id": "id of the row's token, -1 where the inputs are no tokens",
+    "chunk": "number of the row's context within its sample",
+}
+
+
+def raw_labels(part: Part) -> dict[str, xarray.Variable]:
+    """What says of raw rows where they are from: a CF contiguous ragged array, by sample."""
+    rows = np.broadcast_to(np.int32(0), (int(np.max(part.sites[0].count)),))
+    labels = {
+        name: xarray.Variable("obs", rows, {"long_name": said}) for name, said in LABELS.items()
+    }
+    sizes = np.broadcast_to(np.int64(0), (part.capture.samples,))
+    said = {"long_name": "number of rows of the sample", "sample_dimension": "obs"}
+    return {**labels, "row_size": xarray.Variable("sample", sizes, said)}
 
 
 def _own_dims(

@@ -115,7 +115,8 @@ class Statistic:
     ``attributes(**parameters)`` attributes of the main variable. ``check(**parameters)`` says, in
     one lower-case sentence, what is wrong with parameters that are fine each by itself.
     ``needs = "feature"`` says that a row must have a last axis, which becomes two;
-    ``poolable = False`` that ``pool`` is not supported.
+    ``poolable = False`` that ``pool`` is not supported. ``raw`` says that the rows themselves are
+    kept: there is no state, neither accumulator nor finish are called, and ``dims`` is empty.
     """
 
     name: str
@@ -136,6 +137,7 @@ class Statistic:
     check: Callable[..., str | None] = lambda **given: None
     poolable: bool = True
     needs: str | None = None
+    raw: bool = False
 
 
 def state_key(statistic: Statistic, parameters: Mapping[str, Any]) -> Hashable:

@@ -266,3 +266,73 @@ def test_usage_is_checked_before_data() -> None:
     """A length without room is refused before anything is read."""
     with pytest.raises(UsageError):
         Encoder(byte_bpe(True), 2)
+
+
+class Panicky(NoMask):
+    """Panics as a tokenizer in Rust does, outside of `Exception`."""
+
+    def __call__(self, texts: list[str], add_special_tokens: bool = True, **options: Any) -> Any:
+        if any("!" in text for text in texts):
+            raise type("PanicException", (BaseException,), {})("index out of bounds")
+        return super().__call__(texts, add_special_tokens, **options)
+
+
+MARKED = ["abc", "d!e", "", "!", "fghij"]
+
+
+@pytest.mark.parametrize("overflow", ["split", "truncate", "pack"])
+@pytest.mark.parametrize("tokenizer", [NoMask(), Panicky()])
+def test_samples_that_are_refused_can_be_skipped(tokenizer: Any, overflow: Any) -> None:
+    """The contexts are those of the data without them; the others keep their numbers."""
+    encoder = Encoder(tokenizer, 5, overflow, on_error="skip")
+    found = [_shown(context) for context in encoder(_samples(MARKED))]
+    empty = [text if "!" not in text else "" for text in MARKED]
+    plain = Encoder(NoMask(), 5, overflow)
+    assert [_shown(context) for context in plain(_samples(empty))] == found
+    assert [1, 3] == [skipped.sample for skipped in encoder.refused]
+    assert [-1, -1] == [skipped.chunk for skipped in encoder.refused]
+    why = "an exclamation mark" if type(tokenizer) is NoMask else "index out of bounds"
+    assert {f"cannot be tokenised: {why}"} == {skipped.reason for skipped in encoder.refused}
+    assert (len(MARKED), 1) == (encoder.counts.samples, encoder.counts.samples_empty)
+    list(encoder(_samples(MARKED)))
+    assert 2 == len(encoder.refused), "the list starts anew"
+
+
+@pytest.mark.parametrize("tokenizer", [NoMask(), Panicky()])
+def test_a_refused_sample_stops_otherwise(tokenizer: Any) -> None:
+    """The first one is named."""
+    with pytest.raises(DataError) as caught:
+        list(Encoder(tokenizer)(_samples(MARKED)))
+    assert "cannot-tokenise" == caught.value.code
+    assert caught.value.message.startswith("sample 1 cannot be tokenised: ")
+
+
+def test_a_refused_target_skips_its_sample() -> None:
+    """A text without what its decoder is fed cannot run; one without a column stays an error."""
+    rows = [{"text": "ab", "to": "x"}, {"text": "cd", "to": "!"}, {"text": "ef", "to": "y"}]
+    samples = [Sample(i, row["text"], row) for i, row in enumerate(rows)]
+    encoder = Encoder(Targets(), target="to", on_error="skip")
+    assert [0, 2] == [context.samples[0].index for context in encoder(samples)]
+    assert [(1, -1)] == [(skipped.sample, skipped.chunk) for skipped in encoder.refused]
+    assert 2 == encoder.counts.contexts
+    with pytest.raises(DataError, match="no-target"):
+        list(encoder([*samples, Sample(3, "gh", {"text": "gh"})]))
+
+
+class Targets(NoMask):
+    """Takes a decoder's texts as well."""
+
+    def __call__(
+        self, texts: Any = None, *options: Any, text_target: Any = None, **named: Any
+    ) -> Any:
+        return super().__call__(texts if text_target is None else text_target, *options, **named)
+
+
+def test_an_interrupt_while_tokenising_comes_out() -> None:
+    """Ctrl-C is no fault of a text."""
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(Encoder(interrupted, on_error="skip")(_samples(["a"])))

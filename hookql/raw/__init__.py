@@ -1,0 +1,1 @@
+"""Raw captures: the rows themselves, streamed to disk while the model runs."""

@@ -1,0 +1,103 @@
+"""After the run: results into files, and raw rows read from them as they are looked at."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import xarray
+
+from hookql.data.tokens import Skipped
+from hookql.results.captured import CaptureResult
+from hookql.results.dataset import has_raw
+from hookql.results.netcdf import LARGE, open_lazily
+from hookql.results.outputs import Outputs
+from hookql.results.rows import raw_variables
+from hookql.results.tree import Node, build_tree, nodes
+from hookql.running.disk import Written
+
+_SCRATCH: set[Path] = set()  # folders that are removed when the process ends
+
+
+def save_all(
+    results: Sequence[CaptureResult],
+    attributes: Mapping[str, str | int | float],
+    skipped: Sequence[Skipped],
+    outputs: Outputs,
+    written: Written,
+    interrupted: bool,
+) -> tuple[xarray.DataTree, tuple[Path, ...]]:
+    """Write every file; the whole tree, and the paths written.
+
+    What an interrupted run has goes into files of other names, which nobody takes for the whole.
+    """
+    begun = dict(written.files)
+    if interrupted:
+        attributes = {**attributes, "interrupted": "true"}
+        begun = {partial_name(path): file for path, file in begun.items()}
+        outputs = outputs.renamed(partial_name)
+    files = outputs.write(results, attributes, skipped, begun)
+    tree = build_tree(results, attributes, skipped)
+    return tree if interrupted else _with_rows(tree, results, outputs), files
+
+
+def partial_name(path: Path) -> Path:
+    """``acts.partial.nc`` for ``acts.nc``."""
+    return path.with_name(f"{path.stem}.partial{path.suffix}")
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for rows that nobody gave a file; it stays while a large result reads from it."""
+    folder = Path(tempfile.mkdtemp(prefix="hookql-"))
+    if not _SCRATCH:
+        atexit.register(_clear)
+    _SCRATCH.add(folder)
+    try:
+        yield folder
+    finally:
+        if not any(path.stat().st_size > LARGE for path in folder.glob("*.nc")):
+            shutil.rmtree(folder, ignore_errors=True)
+            _SCRATCH.discard(folder)
+
+
+def _clear() -> None:
+    for folder in _SCRATCH:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _with_rows(
+    tree: xarray.DataTree, results: Sequence[CaptureResult], outputs: Outputs
+) -> xarray.DataTree:
+    """The tree with the raw rows of its files in it, of a large one read as they are used."""
+    if not any(map(has_raw, results)):
+        return tree
+    places = {_key(node): node.path for node in nodes(results)}
+    for path, members in outputs.members(results).items():
+        if not any(map(has_raw, members)):
+            continue
+        file = open_lazily(path)
+        for node in nodes(members):
+            if has_raw(node.capture):
+                mine = _node(tree, places[_key(node)])
+                rows = _node(file, node.path).to_dataset(inherit=False)
+                data = mine.to_dataset(inherit=False)
+                labels = [str(name) for name, at in data.coords.items() if "obs" in at.dims]
+                names = [*raw_variables(data), *labels]
+                mine.dataset = data.assign({name: rows[name] for name in names})
+    return tree
+
+
+def _node(tree: xarray.DataTree, path: str) -> xarray.DataTree:
+    found = tree[path]
+    assert isinstance(found, xarray.DataTree)
+    return found
+
+
+def _key(node: Node) -> tuple[str, str, str]:
+    site = node.sites[0]
+    return node.capture.name, site.role, str(site.module)

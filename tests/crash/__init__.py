@@ -1,0 +1,1 @@
+"""Killing runs, and what is left of them."""

@@ -1,0 +1,1 @@
+"""Runs from their preparation to their files."""

@@ -1,0 +1,1 @@
+"""Raw values: every row against what a plain hook sees."""
