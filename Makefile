@@ -4,13 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test check lint types bench fmt clean
+.PHONY: help demo test check lint types bench crash fmt clean
 
 help:
 	@echo "make demo    run examples/first.hq on the demo model and leave first.nc"
 	@echo "make test    run the whole test suite, on real weights too"
 	@echo "make check   format, lint, types and tests"
 	@echo "make bench   ratios to the bare forward pass, on this machine"
+	@echo "make crash   kill 50 runs at random moments, resume them, compare"
 	@echo "make fmt     lay out the code"
 	@echo "make clean   remove what the others have made"
 
@@ -47,6 +48,11 @@ types: $(VENV)/.dev
 
 bench: $(VENV)/.weights
 	$(BIN)/python -m benchmarks.ratios
+	$(BIN)/python -m benchmarks.raw
+	$(BIN)/python -m benchmarks.storage
+
+crash: $(VENV)/.dev
+	$(BIN)/python -m tests.crash.kill 50
 
 fmt: $(VENV)/.dev
 	$(BIN)/ruff format .
