@@ -17,6 +17,7 @@ from hookql.api import (
     verify,
 )
 from hookql.errors import (
+    AlreadyDone,
     DataError,
     Diagnostic,
     HookQLError,
@@ -29,6 +30,7 @@ from hookql.errors import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "AlreadyDone",
     "DataError",
     "Diagnostic",
     "HookQLError",

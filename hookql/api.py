@@ -54,8 +54,12 @@ def run(
         **options: of the data ``column``, ``split``, ``limit``, ``max_length``, ``overflow``
             (split | truncate | pack | error), ``target`` (the column of the decoder's text); of the
             run ``batch_size``, ``tokens_per_batch``, ``group_memory`` (MB that the groups of `by`
-            may hold); and for a model given by name ``revision``, ``dtype``, ``device``,
-            ``device_map``, ``attn``, ``trust_remote_code``.
+            may hold); of raw values ``compress`` (none | zstd | zlib), ``store_dtype`` (float32 |
+            float64), ``force`` (run even if the disk seems too small); of long runs ``checkpoint``
+            (a folder), ``resume``, ``checkpoint_every`` (seconds), ``on_error`` (stop | skip);
+            ``into_anywhere`` (let ``into`` leave the output's folder); and for a model given by
+            name ``revision``, ``dtype``, ``device``, ``device_map``, ``attn``,
+            ``trust_remote_code``, ``allow_pickle``.
 
     Returns:
         A DataTree as docs/results.md describes. With one capture of one role its variables stand
@@ -63,7 +67,8 @@ def run(
 
     Raises:
         HookQLError: with diagnostics. QueryError if the query is wrong, UsageError an option,
-            DataError the data, ModelError the model.
+            DataError the data, ModelError the model. AlreadyDone where ``resume`` finds a finished
+            run: its result is in its files, for `load`.
     """
     from hookql.execute import execute
 
@@ -166,6 +171,7 @@ def export(
     """
     from hookql.exports import export as write
 
+    _check_path(path)
     return write(
         Path(path),
         to,
@@ -184,7 +190,15 @@ def verify(path: str | Path) -> list[str]:
     """
     from hookql.verifying import damage
 
+    _check_path(path)
     return damage(Path(path))
+
+
+def _check_path(path: object) -> None:
+    """A result in memory is no file."""
+    if not isinstance(path, str | Path):
+        message = f"a result's file is meant, not {type(path).__name__}"
+        raise UsageError(Diagnostic("bad-file", message, help="give the path of its file"))
 
 
 def load(path: str | Path) -> xarray.DataTree:

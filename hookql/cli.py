@@ -12,36 +12,18 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import hookql
+from hookql import commands
 from hookql.api import check, explain, parse_query, read_query_file
-from hookql.arguments import (
-    BEHIND_Q,
-    Once,
-    add_data,
-    add_long_runs,
-    add_model,
-    add_output,
-    add_query,
-    add_target,
-    refuse,
-)
-from hookql.errors import Diagnostic, HookQLError, UsageError
+from hookql.arguments import BEHIND_Q, refuse
+from hookql.errors import Diagnostic, HookQLError, UsageError, printable
 from hookql.language.parser import LONGEST
 from hookql.language.query import Query
 from hookql.options import ModelOptions, RunOptions
-
-_EXAMPLES = """\
-examples:
-  hookql run examples/first.hq                         the demo model on its own text
-  hookql run -q 'capture mean, std from h[*].mlp' --model gpt2 --data texts.jsonl -o mlp.nc
-  hookql modules --model gpt2 'h[0].**'                what there is to capture
-  hookql explain examples/first.hq --model gpt2        what a run would do
-  hookql show mlp.nc                                   a result, as tables
-"""
 
 _LIKE_A_QUERY = re.compile(r"\s*(?:#|(?:capture|let)\s)")
 
@@ -49,17 +31,22 @@ _LIKE_A_QUERY = re.compile(r"\s*(?:#|(?:capture|let)\s)")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     with contextlib.suppress(ValueError):  # in another thread than the main one
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+        for name in ("SIGTERM", "SIGHUP"):  # as Ctrl-C
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+                signal.signal(number, signal.default_int_handler)
+    given = None
     try:
-        options, unknown = _parser().parse_known_args(arguments)
+        options, unknown = commands.parser(hookql.__version__).parse_known_args(arguments)
+        given = options
         if unknown:
             refuse(options, unknown)
-        return int(options.command(options))
+        return _COMMANDS[options.command](options)
     except HookQLError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
+        print(f"interrupted: {_left(given)}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader (`| head`) has gone; there is nobody left to tell.
@@ -67,74 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="hookql",
-        allow_abbrev=False,
-        description="A query language for looking inside neural networks.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"hookql {hookql.__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-
-    run = _command(commands, "run", _run, "run a query over data and save what it asks for")
-    add_query(run)
-    add_model(run)
-    add_data(run)
-    add_output(run)
-    add_long_runs(run)
-
-    checks = _command(commands, "check", _check, "check a query's syntax and names")
-    add_query(checks)
-    add_model(checks, default=None)
-    add_target(checks)
-
-    explains = _command(commands, "explain", _explain, "say what a run would do; runs no data")
-    add_query(explains)
-    add_model(explains)
-    add_data(explains)
-    explains.add_argument("-o", "--output", metavar="FILE.nc", help="where a run would write")
-    explains.add_argument("--format", choices=("text", "json", "mermaid"), default="text")
-
-    modules = _command(
-        commands, "modules", _modules, "list a model's modules and how to write them"
-    )
-    modules.add_argument("pattern", nargs="?", help="only modules that match, e.g. 'h[0].**'")
-    add_model(modules)
-
-    fmt = _command(commands, "fmt", _fmt, "print a query in its canonical layout")
-    fmt.add_argument("files", nargs="+", metavar="FILE", help="query files, or - for stdin")
-    action = fmt.add_mutually_exclusive_group()
-    action.add_argument("-w", "--write", action="store_true", help="rewrite the files in place")
-    action.add_argument("--check", action="store_true", help="exit 1 if a file would change")
-
-    show = _command(commands, "show", _show, "summarise a result file")
-    show.add_argument("file", metavar="FILE.nc", help="a file that `hookql run` has written")
-
-    export = _command(commands, "export", _export, "copy raw values into files of other tools")
-    export.add_argument("file", metavar="FILE.nc", help="a result with `values`")
-    kinds = ("safetensors", "zarr", "parquet", "npy")
-    export.add_argument("--to", required=True, choices=kinds, help="the format")
-    export.add_argument("-o", "--output", metavar="DIR", help="the folder (default: FILE.FORMAT)")
-    export.add_argument(
-        "--shard-size", type=float, default=1000, metavar="MB", help="of one file at most (1000)"
-    )
-    export.add_argument("--overwrite", action="store_true", help="replace an earlier export")
-
-    verify = _command(commands, "verify", _verify, "check that nothing written has changed since")
-    verify.add_argument("path", metavar="PATH", help="a result, a checkpoint or an exported folder")
-    return parser
-
-
-def _command(commands: Any, name: str, command: Any, help: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=help, description=help, allow_abbrev=False
-    )
-    parser.set_defaults(command=command, parser=parser)
-    # Everything that says no action of its own, in its groups too.
-    parser.register("action", None, Once)
-    return parser
+def _left(options: argparse.Namespace | None) -> str:
+    """What a command leaves that was stopped at once."""
+    folder = getattr(options, "checkpoint", None)
+    if folder is not None and (Path(folder) / "manifest.json").is_file():
+        return f"`{folder}` has what was saved so far; go on with `--resume`"
+    return "nothing was written"
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -174,7 +99,7 @@ def _run(options: argparse.Namespace) -> int:
     if not options.quiet:
         print(render(finished.tree))
         for path in finished.written:
-            print(f"written: {path}")
+            print(f"written: {printable(str(path))}")
         if unsaved:
             print("not saved: give -o FILE.nc to keep it")
     return 0
@@ -261,16 +186,16 @@ def _export(options: argparse.Namespace) -> int:
         shard_bytes=max(1, int(options.shard_size * 1_000_000)),
         overwrite=options.overwrite,
     )
-    print(f"written: {folder}")
+    print(f"written: {printable(str(folder))}")
     return 0
 
 
 def _verify(options: argparse.Namespace) -> int:
     found = hookql.verify(options.path)
     for sentence in found:
-        print(sentence, file=sys.stderr)
+        print(printable(sentence), file=sys.stderr)
     if not found:
-        print(f"{options.path}: whole")
+        print(f"{printable(options.path)}: whole")
     return 1 if found else 0
 
 
@@ -339,12 +264,24 @@ def _given(options: argparse.Namespace, kind: type) -> dict[str, Any]:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def _warn(warnings: Sequence[Diagnostic]) -> None:
     for warning in warnings:
         print(warning, file=sys.stderr)
+
+
+_COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "run": _run,
+    "check": _check,
+    "explain": _explain,
+    "modules": _modules,
+    "fmt": _fmt,
+    "show": _show,
+    "export": _export,
+    "verify": _verify,
+}
 
 
 if __name__ == "__main__":

@@ -180,21 +180,21 @@ def _excerpt(text: str, start: int, width: int) -> tuple[str, str]:
     if len(text) > _WIDEST:
         left = max(0, min(start - _WIDEST // 3, len(text) - _WIDEST))
         width = min(width, max(1, left + _WIDEST - start))
-    shown = _printable(text[left : left + _WIDEST])
+    shown = printable(text[left : left + _WIDEST])
     prefix = "…" if left else ""
     suffix = "…" if left + _WIDEST < len(text) else ""
-    pad = " " * (len(prefix) + _cells(_printable(text[left:start])))
-    marked = _printable(text[start : start + width])
+    pad = " " * (len(prefix) + _cells(printable(text[left:start])))
+    marked = printable(text[start : start + width])
     return prefix + shown + suffix, pad + "^" * max(1, _cells(marked))
 
 
 def _line(text: str) -> str:
     """A line of a diagnostic: names of files and columns in it may be anybody's."""
-    shown = "\n".join(_printable(line) for line in text.split("\n"))
+    shown = "\n".join(printable(line) for line in text.split("\n"))
     return shown if len(shown) <= _LONGEST_LINE else shown[:_LONGEST_LINE] + " …"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Tabs and control characters as one visible character each, so that carets stay aligned."""
     return "".join(" " if c == "\t" else c if c.isprintable() else "�" for c in text)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,8 @@ from hookql.results.provenance import provenance
 from hookql.running.identity import tokenizer_name
 from hookql.running.outlook import Outlook, counted, file_shelves, outlooks
 from hookql.running.prepare import prepare
-from hookql.running.remarks import data_changed, interrupted, remarks
-from hookql.running.saving import save_all, scratch
+from hookql.running.remarks import data_changed, interrupted, remarks, stored_infinite
+from hookql.running.saving import save_all, scratch, written_by
 from hookql.source import check_target, file_stamp, open_source, open_texts
 from hookql.work import Source
 
@@ -103,11 +104,14 @@ def execute(
             outputs = evolve(outputs, main=stack.enter_context(scratch()) / "values.nc")
         disk = prepare(plan, source, outputs, options, say or (lambda line: None), progress)
         stack.callback(disk.close)
-        if disk.checkpoint is None or not disk.checkpoint.facts.get("ended"):
-            outputs = evolve(outputs, overwrite=overwrite)
-            outputs.check()
+        ended = disk.checkpoint is not None and bool(disk.checkpoint.facts.get("ended"))
+        outputs = evolve(outputs, overwrite=overwrite)
+        outputs.check(mine=partial(written_by, plan, disk.survey) if ended else None)
+        outputs = evolve(outputs, overwrite=overwrite or ended)
         outcome = Outcome.of(plan, source.width)
         disk.resume(outcome)
+        if say is not None and outcome.done:
+            say(f"resuming after {outcome.done:,} batches, {outcome.tokens:,} tokens")
         stop = stack.enter_context(interruptible(say)) if say is not None else None
         with progress_bar(source.total, show=progress) as tick:
             run_local(
@@ -133,12 +137,14 @@ def execute(
         skipped = sorted(
             [*source.refused, *outcome.skipped_contexts], key=lambda each: (each.sample, each.chunk)
         )
-        tree, files = save_all(results, attributes, skipped, outputs, written, outcome.interrupted)
+        early = f"after {outcome.done:,} batches" if outcome.interrupted else None
+        tree, files = save_all(results, attributes, skipped, outputs, written, early, disk.token)
         if outcome.interrupted:
             raise Interrupted(interrupted(outcome, source, files, None))
         disk.saved(files)
-    changed = [data_changed(data)] if stamp != file_stamp(data) else []
-    return Finished(tree, plan, files, (*changed, *remarks(plan, outcome, source, results)))
+    noticed = [data_changed(data)] if stamp != file_stamp(data) else []
+    noticed += [stored_infinite(written.infinite)] if written.infinite else []
+    return Finished(tree, plan, files, (*noticed, *remarks(plan, outcome, source, results)))
 
 
 def _check_columns(plan: Plan, dataset: Dataset | None) -> None:

@@ -247,6 +247,7 @@ def _costs(facts: Mapping[str, Any]) -> list[str]:
     )
     written = f"{_bytes(size['written'])} of numbers" + (" a group" if group else "")
     rows = f"{_bytes(size['each_row'])} for each row kept; " if size["each_row"] else ""
+    memory += "; some 300 MB of rows until they can be written" if rows else ""
     return [
         *lines,
         f"memory     {memory}",

@@ -10,7 +10,8 @@ from types import FrameType
 
 from attrs import define
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# SIGHUP, of a connection that was lost, is not there on every system.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
 @define(eq=False)
@@ -25,7 +26,7 @@ class Stop:
 
 @contextlib.contextmanager
 def interruptible(say: Callable[[str], None]) -> Iterator[Stop]:
-    """Let Ctrl-C and SIGTERM ask to stop, inside this context, instead of stopping.
+    """Let Ctrl-C, SIGTERM and SIGHUP ask to stop, inside this context, instead of stopping.
 
     The first one sets the yielded `Stop` and tells ``say`` so in one line; the second raises
     KeyboardInterrupt. Handlers are as before afterwards. A signal that the process ignores stays

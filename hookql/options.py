@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
@@ -79,8 +80,9 @@ def check_options(options: Mapping[str, Any], kind: type = RunOptions) -> None:
 def check_checkpoint(options: Mapping[str, Any]) -> None:
     """Raise UsageError for options of a checkpoint that is not there, or one that is no time."""
     every = options.get("checkpoint_every")
-    if every is not None and (isinstance(every, bool) or not isinstance(every, int | float)):
-        message = f"`checkpoint_every` is a number of seconds, not {every!r}"
+    number = isinstance(every, int | float) and not isinstance(every, bool)
+    if every is not None and not (number and 0 < every < math.inf):
+        message = f"`checkpoint_every` is a number of seconds above 0, not {every!r}"
         raise UsageError(Diagnostic("bad-option", message))
     for name in ("resume", "checkpoint_every"):
         if options.get(name) and options.get("checkpoint") is None:

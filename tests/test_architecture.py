@@ -32,7 +32,7 @@ FLOORS = [
     ["running"],
     ["execute", "explanation", "verifying"],
     ["api"],
-    ["arguments", "cli", "", "__main__"],
+    ["arguments", "commands", "cli", "", "__main__"],
 ]
 # Where only names are looked up, inside a function, a floor up; and what is imported for types.
 EXCEPTIONS = {("language.resolve", "statistics"), ("data", "data")}

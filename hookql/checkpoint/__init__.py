@@ -118,7 +118,12 @@ class Checkpoint:
             old = self._manifest
             number = old.saved + 1
             path = self.folder / state_name(number)
-            written = dump(temporary(path), dict(state))
+            try:
+                written = dump(temporary(path), dict(state))
+            except BaseException:
+                with suppress(OSError):  # a full disk needs its room
+                    temporary(path).unlink(missing_ok=True)
+                raise
             shards = old.shards
             if self._writer is not None:
                 shards = (*shards, self._writer.commit())

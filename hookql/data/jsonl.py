@@ -45,7 +45,7 @@ def _object(line: str, place: str) -> Mapping[str, object]:
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
-        why = error.msg[:1].lower() + error.msg[1:].removesuffix(" starting at")
+        why = error.msg[:1].lower() + error.msg[1:].removesuffix(" starting at").removesuffix(" at")
         raise DataError(
             Diagnostic("bad-json", f"{place}: column {error.colno} is not JSON: {why}")
         ) from None

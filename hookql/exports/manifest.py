@@ -16,7 +16,7 @@ from hookql.exports.files import Folder, synced
 from hookql.exports.tables import Node, Source
 from hookql.results.attributes import plain_text
 
-NAME = "manifest.json"
+NAME = "_manifest.json"  # readers of Parquet take whatever has no `_` in front for data
 VERSION = 1
 _MOST = 2**26  # bytes of a manifest; one of 100,000 files has half of that
 _BLOCK = 2**22

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,8 +29,8 @@ def opened(path: Path) -> Iterator[Source]:
     """
     import netCDF4
 
-    if not path.is_file():
-        what = f"`{path}` is a folder, not a NetCDF file" if path.is_dir() else None
+    if not os.path.isfile(path):
+        what = f"`{path}` is a folder, not a NetCDF file" if os.path.isdir(path) else None
         code = "not-netcdf" if what else "no-such-file"
         raise UsageError(Diagnostic(code, what or f"there is no file `{path}`"))
     try:

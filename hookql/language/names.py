@@ -92,9 +92,13 @@ DEFINED = frozenset(
 TEXTS = {key: f"{key}_text" for key in ("token", "prev", "next")}
 """The coordinates that say what the tokens of a key spell."""
 
+CHECKSUMS = "_checksums"
+"""The group of a result's file that has its checksums: nothing else can be called so."""
+
 RESULT_NAMES = frozenset(
     {
         *TEXTS.values(),
+        CHECKSUMS,
         "content_position",
         "row_size",
         "skipped",

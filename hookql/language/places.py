@@ -23,7 +23,10 @@ def check_into(query: Query, anywhere: bool, folder: Path | None = None) -> None
         wrong = capture.into and (_named_outside(capture.into) or _led_outside(capture, folder))
         if wrong:
             message = f"this file's path {wrong}"
-            help = "if you trust the query: `--into-anywhere` (from Python: into_anywhere=True)"
+            help = (
+                "name the file alone, and its folder with the output; or, if you trust the query, "
+                "`--into-anywhere` (from Python: into_anywhere=True)"
+            )
             span = capture.into_span
             problems.append(Diagnostic("bad-file", message, span, query.source, help))
     if problems:

@@ -66,7 +66,10 @@ class _Captures:
         for site in capture.sites:
             check_site(self.report, site, operands)
         alias = capture.alias
-        if alias is not None:
+        if alias is not None and alias.id == names.CHECKSUMS:
+            message = f"a result's own `{alias.id}` has this name"
+            self.report.error("reserved-name", message, alias.span, "choose another name")
+        elif alias is not None:
             self._once("as", alias.id, alias.span, f"two captures are called `{alias.id}`")
         variables = {spec.variable for spec in statistics}
         return CaptureSpec(

@@ -34,6 +34,9 @@ _HABITS = {
     "covariance": "cov",
     "correlation": "corr",
     "kurt": "kurtosis",
+    "raw": "values",
+    "acts": "values",
+    "activations": "values",
 }
 X = ast.Name("x")
 

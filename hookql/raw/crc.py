@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from attrs import define, field
 
+from hookql.language.names import CHECKSUMS
+
 Array = np.ndarray[Any, Any]
 
-GROUP = "_checksums"  # of the file: what `seal` writes, and who shows results leaves out
+GROUP = CHECKSUMS  # of the file: what `seal` writes, and who shows results leaves out
 ROWS = 65_536  # of a block
 PIECE = 2**24  # bytes read at once
 

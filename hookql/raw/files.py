@@ -26,10 +26,16 @@ class Begun:
     variables: Mapping[str, frozenset[str]]  # by group: what is in it already
 
 
-def temporary_beside(target: Path) -> Path:
-    """A name for an unfinished file in the folder of the file that it will become."""
+def temporary_beside(target: Path, token: str | None = None) -> Path:
+    """A name for an unfinished file in the folder of the file that it will become.
+
+    With ``token``, which a run that is resumed has again, what an earlier one left is removed.
+    """
     real = target.resolve()  # so that a link stays one, to the new file
-    return real.with_name(f".{real.name[:100]}.{secrets.token_hex(4)}.tmp")
+    found = real.with_name(f".{real.name[:100]}.{token or secrets.token_hex(4)}.tmp")
+    if token is not None:
+        remove([found])
+    return found
 
 
 def begun(

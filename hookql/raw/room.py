@@ -12,6 +12,8 @@ import numpy as np
 from hookql.errors import Diagnostic, UsageError
 from hookql.raw.tables import RawTable
 
+NEARLY_FULL = 1 << 24  # bytes
+
 
 def bytes_of(tables: Iterable[RawTable]) -> int:
     """How many bytes tables take uncompressed, without those whose number of rows is unknown."""
@@ -53,6 +55,11 @@ def amount(size: int) -> str:
         if size >= u or u == 1
     )
     return f"{size / unit:,.1f} {name}" if unit > 1 else f"{size} bytes"
+
+
+def full(folder: Path) -> bool:
+    """Whether so little is free that a failed write needs no other reason."""
+    return free_bytes(folder) < NEARLY_FULL
 
 
 def free_bytes(folder: Path) -> int:

@@ -71,6 +71,7 @@ def _shelf(
         id(site): targets[0] for site, targets in zip(node.capture.sites, groups, strict=True)
     }
     kept: list[Kept] = []
+    rounds = store_dtype is not None
     variables = [_variable(data, name) for name in (*LABELS, "row_size")]
     for number, asked in enumerate(targets[id(node.sites[0])].asked):
         if not asked.statistic.raw:
@@ -87,7 +88,7 @@ def _shelf(
             )
         )
         for layer, site in enumerate(node.sites):
-            kept += _columns(targets[id(site)], number, site, variable, layer, data)
+            kept += _columns(targets[id(site)], number, site, variable, layer, data, rounds)
     selector = targets[id(node.sites[0])].selector
     known: dict[str, int | None] = {str(dim): size for dim, size in data.sizes.items()}
     used = {dim for variable in variables for dim in variable.dims}
@@ -112,6 +113,7 @@ def _columns(
     variable: RawVariable,
     layer: int,
     data: xarray.Dataset,
+    rounds: bool,
 ) -> list[Kept]:
     asked = target.asked[number]
     growing = next(place for place, dim in enumerate(variable.dims) if dim in GROWING)
@@ -126,6 +128,7 @@ def _columns(
             call,
             variable.dtype,
             shape,
+            rounds,
         )
         for call in range(site.calls)
     ]

@@ -42,6 +42,7 @@ class Kept:
     call: int
     dtype: str
     shape: tuple[int, ...]
+    rounds: bool = False  # whether the user asked for a dtype, which may be narrower
 
 
 class Shelf:
@@ -61,6 +62,7 @@ class Shelf:
         self._pieces: dict[str, list[Piece]] = {kept.column: [] for kept in columns}
         self._done = 0  # samples below this one have left
         self.given = 0  # rows that have left
+        self.infinite = 0  # finite numbers too large for the dtype that was asked for
         self._sizes: Ints = np.zeros(0, np.int64)
         row = sum(np.dtype(k.dtype).itemsize * int(np.prod(k.shape)) for k in columns) + 12
         self._step = max(1, SLICE // row)
@@ -96,17 +98,26 @@ class Shelf:
         self.given += len(first.order)
         for start in range(0, len(first.order), self._step):
             part = slice(start, start + self._step)
-            yield {
-                **self._labels(first.order[part], first.tokens[part]),
-                **{
-                    kept.column: sorted_[kept.column].rows(self._pieces[kept.column], part, kept)
-                    for kept in self.columns
-                },
-            }
+            columns = self._labels(first.order[part], first.tokens[part])
+            for kept in self.columns:
+                rows = sorted_[kept.column].rows(self._pieces[kept.column], part)
+                columns[kept.column] = self._stored(rows, kept)
+            yield columns
         for name in self._pieces:
             self._pieces[name] = [
                 left for piece in self._pieces[name] if (left := _behind(piece, limit)) is not None
             ]
+
+    def _stored(self, rows: npt.NDArray[Any], kept: Kept) -> npt.NDArray[Any]:
+        """Rows in the dtype of their column: rounded only where the user asked for it."""
+        if np.can_cast(rows.dtype, kept.dtype):
+            return rows.astype(kept.dtype, copy=False)
+        if not kept.rounds:
+            raise RuntimeError(f"`{kept.column}` gave {rows.dtype}, and {kept.dtype} was expected")
+        with np.errstate(over="ignore"):
+            stored = rows.astype(kept.dtype)
+        self.infinite += int(np.count_nonzero(np.isinf(stored) & np.isfinite(rows)))
+        return stored
 
     def rest(self, samples: int | None) -> Columns:
         """The last sizes, once everything was given: of the data's samples up to the last.
@@ -141,6 +152,7 @@ class Shelf:
         return {
             "done": self._done,
             "given": self.given,
+            "infinite": self.infinite,
             "pieces": {
                 name: [(p.order, p.tokens, p.rows) for p in pieces]
                 for name, pieces in self._pieces.items()
@@ -150,6 +162,7 @@ class Shelf:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Wait with what a checkpoint had."""
         self._done, self.given = state["done"], state["given"]
+        self.infinite = state["infinite"]
         for kept in self.columns:
             self._pieces[kept.column] = [
                 Piece(kept.node, kept.call, order, tokens, rows)
@@ -170,10 +183,11 @@ class _Sorted:
         self.tokens: Ints = tokens[self._index]
         self._starts = np.cumsum([0, *(len(piece.order) for piece in pieces)])
 
-    def rows(self, pieces: Sequence[Piece], part: slice, kept: Kept) -> npt.NDArray[Any]:
-        """A slice of the sorted rows, (n, \\*shape)."""
+    def rows(self, pieces: Sequence[Piece], part: slice) -> npt.NDArray[Any]:
+        """A slice of the sorted rows, (n, \\*shape), in the dtype that they have."""
         index = self._index[part]
-        made = np.empty((len(index), *kept.shape), kept.dtype)
+        like = pieces[0].rows.numpy() if pieces else np.zeros(0, np.float32)
+        made = np.empty((len(index), *like.shape[1:]), like.dtype)
         owner = np.searchsorted(self._starts, index, side="right") - 1
         by_owner = np.argsort(owner, kind="stable")
         edges = np.flatnonzero(np.diff(owner[by_owner], prepend=-1))
@@ -184,9 +198,10 @@ class _Sorted:
 
 
 def _arrived() -> None:
-    """Wait for copies from a GPU that are still under way."""
+    """Wait for copies from GPUs that are still under way, of each: a model may lie on several."""
     if torch.cuda.is_available():
-        torch.cuda.synchronize()
+        for device in range(torch.cuda.device_count()):
+            torch.cuda.synchronize(device)
 
 
 def _behind(piece: Piece, limit: int) -> Piece | None:

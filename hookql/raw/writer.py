@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 import threading
@@ -14,7 +15,7 @@ from pathlib import Path
 from hookql.errors import Diagnostic, HookQLError
 from hookql.raw.crc import Crc
 from hookql.raw.ragged import RaggedFile, columns_of, stored
-from hookql.raw.room import amount
+from hookql.raw.room import amount, full
 from hookql.raw.tables import Columns, RawTable, split_column
 
 QUEUE = 64_000_000  # bytes
@@ -169,6 +170,8 @@ def _reason(folder: Path, error: BaseException) -> str:
             os.fsync(file.fileno())
     except OSError as found:
         return found.strerror or str(found)
+    if full(folder):
+        return os.strerror(errno.ENOSPC)
     return getattr(error, "strerror", None) or f'netCDF says "{error}"{_limit()}'
 
 

@@ -32,6 +32,8 @@ def facts(tree: xarray.DataTree) -> Iterator[tuple[str, str]]:
     yield "query", str(tree.attrs.get("query", "")).strip()
     yield "model", ", ".join(given("model", "model_class", "dtype_run", "device"))
     yield "data", " · ".join([*given("data"), *_counts(tree.attrs)])
+    if early := tree.attrs.get("interrupted"):
+        yield "partial", f"left early, {early}: long samples are run first, so this is no fair part"
     for line in _skipped(tree):
         yield "skipped", line
     yield "made", ", ".join(given("ended", "source"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ import xarray
 from hookql.errors import Diagnostic, HookQLError, UsageError
 from hookql.raw.checksums import seal
 from hookql.raw.files import Begun, temporary_beside
+from hookql.raw.room import full
 from hookql.results.foreign import NotReadable, declared_bytes
 
 LARGE = 2**30  # bytes of a file
@@ -20,7 +22,16 @@ LARGE = 2**30  # bytes of a file
 def check_target(path: str | Path, *, overwrite: bool = False) -> None:
     """Raise UsageError unless a result could be saved there; better before a run than after it."""
     path = Path(path)
-    folder = path.resolve().parent
+    try:
+        str(path).encode()
+        folder = path.resolve().parent
+        path.stat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "its name is no text in UTF-8"
+        message = f"`{path}` cannot be the name of a result: {reason[:1].lower()}{reason[1:]}"
+        raise _usage("bad-file", message) from None
     if path.is_dir():
         raise _usage("not-a-file", f"`{path}` is a folder")
     if path.exists() and not path.is_file():
@@ -36,17 +47,22 @@ def check_target(path: str | Path, *, overwrite: bool = False) -> None:
 
 
 def save(
-    tree: xarray.DataTree, path: str | Path, overwrite: bool = False, begun: Begun | None = None
+    tree: xarray.DataTree,
+    path: str | Path,
+    overwrite: bool = False,
+    begun: Begun | None = None,
+    token: str | None = None,
 ) -> None:
     """Write a tree to a NetCDF-4 file, uncompressed, under a temporary name until it is whole.
 
     Whatever happens meanwhile, a file that was there stays as it was and no temporary file is left.
-    ``begun`` is a file that has the raw rows already, to which the rest of the tree is added.
+    ``begun`` is a file that has the raw rows already, to which the rest of the tree is added;
+    ``token`` as of `temporary_beside`.
     Raises UsageError where `check_target` does, HookQLError if writing fails (a full disk).
     """
     check_target(path, overwrite=overwrite)
     target = Path(path).resolve()  # so that a link stays one, to the new file
-    temporary = temporary_beside(target) if begun is None else begun.path
+    temporary = temporary_beside(target, token) if begun is None else begun.path
     try:
         if begun is None:
             _plain(tree).to_netcdf(
@@ -63,6 +79,8 @@ def save(
         _sync_folder(target.parent)
     except (OSError, RuntimeError) as error:  # netCDF's own errors are RuntimeErrors
         reason = getattr(error, "strerror", None) or str(error)
+        if full(target.parent):  # which netCDF calls an "HDF error", or "permission denied"
+            reason = os.strerror(errno.ENOSPC)
         message = f"cannot write `{path}`: {reason}"
         raise HookQLError(Diagnostic("cannot-write", message)) from error
     finally:
@@ -77,9 +95,9 @@ def load(path: str | Path) -> xarray.DataTree:
     costs about 0.3 s. Raises UsageError for a file that is missing, no NetCDF or not HookQL's.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path's, False for what no file can be called
         raise _usage("not-netcdf", f"`{path}` is a folder, not a NetCDF file")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise _usage("no-such-file", f"there is no file `{path}`")
     if not os.access(path, os.R_OK):
         raise _usage("cannot-read", f"you have no permission to read `{path}`")

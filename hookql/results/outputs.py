@@ -24,13 +24,14 @@ class Outputs:
     into: tuple[Path | None, ...]
     overwrite: bool
 
-    def check(self) -> None:
-        """Raise UsageError unless each file could be written."""
+    def check(self, mine: Callable[[Path], bool] | None = None) -> None:
+        """Raise UsageError unless each file could be written, or is there already and ``mine``."""
         needs_main = self.main is not None and None in self.into
         wanted = {path for path in self.into if path is not None}
         wanted |= {self.main} if self.main is not None and needs_main else set()
         for path in wanted:
-            check_target(path, overwrite=self.overwrite)
+            ours = mine is not None and path.exists() and mine(path)
+            check_target(path, overwrite=self.overwrite or ours)
 
     @property
     def has_all(self) -> bool:
@@ -43,21 +44,23 @@ class Outputs:
         attributes: Mapping[str, str | int | float],
         skipped: Sequence[Skipped],
         begun: Mapping[Path, Begun],
+        token: str | None = None,
     ) -> tuple[Path, ...]:
         """Write every file, each whole or not at all; the paths written, the main one last.
 
-        ``begun`` are files that have their raw rows already.
+        ``begun`` are files that have their raw rows already; ``token`` as of `temporary_beside`.
         """
         members = self.members(results)
         for path in (ordered := sorted(members, key=lambda path: path == self.main)):
             tree = build_tree(members[path], attributes, skipped)
-            save(tree, path, self.overwrite, begun.get(path))
+            save(tree, path, self.overwrite, begun.get(path), token)
         return tuple(ordered)
 
-    def renamed(self, name: Callable[[Path], Path]) -> Outputs:
-        """The same outputs under other names, which may be replaced."""
-        into = tuple(None if path is None else name(path) for path in self.into)
-        return Outputs(None if self.main is None else name(self.main), into, overwrite=True)
+    def renamed(self, names: Mapping[Path, Path]) -> Outputs:
+        """The same outputs under other names, where nothing is."""
+        into = tuple(None if path is None else names[path] for path in self.into)
+        main = None if self.main is None else names.get(self.main, self.main)
+        return Outputs(main, into, overwrite=False)
 
     def members(self, results: Sequence[CaptureResult]) -> dict[Path, list[CaptureResult]]:
         """What goes into each file."""
@@ -82,6 +85,10 @@ def plan_outputs(query: Query, main: Path | None, overwrite: bool) -> Outputs:
         raise UsageError(Diagnostic("bad-file", message, help=advice))
     folder = main.parent if main is not None else Path()
     into = tuple(None if c.into is None else folder / c.into for c in query.captures)
+    files = [path.resolve() for path in (main, *into) if path is not None]
+    if len(set(files)) < len(files) and main not in into:
+        message = "two of the outputs are the same file, by a link"
+        raise UsageError(Diagnostic("same-output", message, help="give one of them another name"))
     if main is not None and main in into:
         message = f"`into` and the output both name `{main}`"
         raise UsageError(Diagnostic("same-output", message, help="give one of them another name"))

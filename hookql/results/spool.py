@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hookql.errors import Diagnostic, UsageError
+from hookql.errors import Diagnostic, HookQLError, UsageError
 from hookql.raw.tables import Columns
 
 Array = np.ndarray[Any, Any]
@@ -40,7 +40,7 @@ class Spool:
     def append(self, rows: Array) -> None:
         """Take in rows (n, ...) of any dtype; shape and dtype are those of the first ones.
 
-        Raises UsageError where the disk is full.
+        Raises HookQLError where the disk is full.
         """
         if self._row is None:
             self._row = rows.shape[1:], rows.dtype
@@ -111,10 +111,12 @@ def _size(number: int) -> str:
     return f"{number / 1e9:,.1f} GB" if number >= 1e8 else f"{number / 1e6:,.1f} MB"
 
 
-def _cannot_spool(folder: Path, error: OSError) -> UsageError:
+def _cannot_spool(folder: Path, error: OSError) -> HookQLError:
     reason = error.strerror or str(error)
-    advice = "free some space, or set TMPDIR to a folder on a larger disk"
-    return UsageError(
+    advice = "free some space there, or give an output on a larger disk"
+    if folder == Path(tempfile.gettempdir()):
+        advice = "free some space, or set TMPDIR to a folder on a larger disk"
+    return HookQLError(
         Diagnostic(
             "cannot-spool",
             f"cannot write temporary numbers in `{folder}`: {reason[:1].lower()}{reason[1:]}",
@@ -132,7 +134,7 @@ class Spools:
         self._spools: dict[str, dict[str, Spool]] = {}
 
     def append(self, table: str, columns: Columns) -> None:
-        """Put rows at the end of each column. Raises UsageError where the disk is full."""
+        """Put rows at the end of each column. Raises HookQLError where the disk is full."""
         spools = self._spools.setdefault(table, {})
         for name, rows in columns.items():
             if name not in spools:

@@ -199,7 +199,8 @@ def _warnings(data: xarray.Dataset) -> list[str]:
     """What must not be overlooked: nothing kept, or numbers that are not finite."""
     found = []
     if not np.any(data["count"].values):
-        found.append("warning: no token was kept, so every number is NaN")
+        left = "there is no row" if raw_variables(data) else "every number is NaN"
+        found.append(f"warning: no token was kept, so {left}")
     spoilt = np.atleast_1d(data["nonfinite"].values)
     where = np.flatnonzero(spoilt)
     if len(where):

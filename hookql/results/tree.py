@@ -11,6 +11,7 @@ import xarray
 from attrs import evolve, frozen
 
 from hookql.data.tokens import Skipped
+from hookql.language.names import CHECKSUMS
 from hookql.results.attributes import clean, plain_text
 from hookql.results.captured import CaptureResult, SiteResult
 from hookql.results.dataset import dataset, has_raw, names_in, site_labels, site_sizes
@@ -79,7 +80,7 @@ class Node:
 
 def nodes(captures: Sequence[CaptureResult]) -> list[Node]:
     """Every dataset that the tree of these captures has; of one alone, the path is ``/``."""
-    names = _unique([_node_name(capture.name) for capture in captures])
+    names = _unique([_node_name(capture.name) for capture in captures], taken=(CHECKSUMS,))
     pairs = zip(captures, names, strict=True)
     found = [node for capture, name in pairs for node in _roles(capture, name)]
     return [evolve(node, path="/") for node in found] if len(found) == len(names) == 1 else found
@@ -148,12 +149,12 @@ def _node_name(name: str) -> str:
     return re.sub(r"^(?=[^\w])", "_", visible) or "_"
 
 
-def _unique(names: Sequence[str]) -> list[str]:
-    """The names, those that were there before with ``__2``, ``__3`` behind them."""
+def _unique(names: Sequence[str], taken: Sequence[str] = ()) -> list[str]:
+    """The names, those that were there before or are taken with ``__2``, ``__3`` behind them."""
     unique: list[str] = []
     for name in names:
         number, free = 1, name
-        while free in unique:
+        while free in unique or free in taken:
             number += 1
             free = f"{name}__{number}"
         unique.append(free)

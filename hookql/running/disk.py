@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -30,6 +32,7 @@ class Written:
 
     streamed: Finished
     files: Mapping[Path, Begun]  # by the file that each is to become
+    infinite: int = 0  # finite numbers too large for the dtype that was asked for
 
 
 @define(eq=False)
@@ -51,6 +54,13 @@ class Disk:
     def __attrs_post_init__(self) -> None:
         self.stream = Stream(self.plan)
         self._spools = Spools(self.folder)
+
+    @property
+    def token(self) -> str | None:
+        """What unfinished files have in their names, if a run may be resumed that left some."""
+        if self.checkpoint is None:
+            return None
+        return f"{zlib.crc32(os.fsencode(self.checkpoint.folder)):08x}"
 
     def resume(self, outcome: Outcome) -> None:
         """Put everything back as the checkpoint has it, or begin it.
@@ -106,7 +116,8 @@ class Disk:
             for table, columns in self.checkpoint.replay():
                 straight.append(table, columns)
         files = self._finished_files(outcome)
-        return Written(self.stream.finished(outcome, self._spools), files)
+        infinite = sum(shelf.infinite for shelf in self._every_shelf())
+        return Written(self.stream.finished(outcome, self._spools), files, infinite)
 
     def check_data(self, outcome: Outcome, facts: Mapping[str, str | int]) -> None:
         """Raise DataError unless the data that ran are those that were counted."""
@@ -118,7 +129,7 @@ class Disk:
     def saved(self, files: Sequence[Path]) -> None:
         """Say that the results are in their files: a checkpoint of them is not needed any more."""
         if self.checkpoint is not None:
-            self.checkpoint.finish({str(path.absolute()): "written" for path in files})
+            self.checkpoint.finish({str(path.absolute()): size_of(path) for path in files})
 
     def close(self) -> None:
         """Let go of everything, and remove what is not finished; called however a run ends."""
@@ -161,7 +172,9 @@ class Disk:
     def _straight(self) -> Tables:
         """Where rows end up: begun files and spools."""
         if self._writer is None and self.shelves:
-            self._temporary = {target: temporary_beside(target) for target in self.shelves}
+            self._temporary = {
+                target: temporary_beside(target, self.token) for target in self.shelves
+            }
             files = {
                 self._temporary[target]: [shelf.table for shelf in shelves]
                 for target, shelves in self.shelves.items()
@@ -199,6 +212,11 @@ class _Straight:
         else:
             assert self.writer is not None
             self.writer.append(table, columns)
+
+
+def size_of(path: Path) -> str:
+    """A file's size as a manifest has it; "none" of one that is not there."""
+    return f"{path.stat().st_size} bytes" if path.is_file() else "none"
 
 
 def data_changed() -> DataError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +19,8 @@ from hookql.work import Source
 
 # Options that say how a run is stored or watched, and change no number of it.
 _ASIDE = ("checkpoint", "resume", "checkpoint_every", "force", "group_memory", "trust_remote_code")
+# What a config says of where it came from.
+_NAMES = ("_name_or_path", "transformers_version", "_commit_hash")
 # The model's are known by what they lead to.
 _MODEL = ("revision", "dtype", "device", "device_map", "attn", "allow_pickle")
 
@@ -35,11 +39,12 @@ def identity(
     return {
         "query": plan.query.canonical,
         "model class": model.class_name,
+        "model config": _config(model.module),
         "weights": model.identity(),
         "dtype": str(model.dtype),
         "device": str(model.device),
         "attention": model.attn,
-        "tokenizer": tokenizer_name(model.tokenizer),
+        "tokenizer": f"{tokenizer_name(model.tokenizer)}, {_vocabulary(model.tokenizer)}",
         "data": found.fingerprint,
         "samples": found.samples,
         "context": source.width,
@@ -50,10 +55,33 @@ def identity(
             for name, value in sorted(given.items())
             if name not in (*_ASIDE, *_MODEL) and value not in (None, False)
         },
-        "threads": torch.get_num_threads(),
+        "threads (OMP_NUM_THREADS)": torch.get_num_threads(),
         "machine": platform.machine(),
         **{f"{name} version": number for name, number in installed().items()},
     }
+
+
+def _config(module: torch.nn.Module) -> str:
+    """A hash of all that makes a model but its weights: widths, heads, epsilons, scalings."""
+    config: Any = getattr(module, "config", None)
+    given = config.to_dict() if hasattr(config, "to_dict") else {}
+    known = {name: value for name, value in given.items() if name not in _NAMES}
+    return _hash(json.dumps(known, sort_keys=True, default=str) + repr(module))
+
+
+def _vocabulary(tokenizer: Any) -> str:
+    """A hash of all that a tokenizer does, as far as it can be written down."""
+    if tokenizer is None:
+        return "none"
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        return _hash(backend.to_str())
+    vocabulary = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else {}
+    return _hash(json.dumps(sorted(vocabulary.items())))
+
+
+def _hash(text: str) -> str:
+    return f"sha256:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
 def tokenizer_name(tokenizer: Any) -> str:

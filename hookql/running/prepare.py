@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hookql.checkpoint import Checkpoint, begun
-from hookql.errors import AlreadyDone, Diagnostic, UsageError
+from hookql.errors import AlreadyDone, Diagnostic, HookQLError, UsageError
 from hookql.options import RunOptions
 from hookql.plan import Plan
 from hookql.raw.room import check_room
 from hookql.raw.schema import keeps_rows
 from hookql.raw.shelf import Shelf
 from hookql.results.outputs import Outputs
-from hookql.running.disk import Disk
+from hookql.running.disk import Disk, size_of
 from hookql.running.identity import identity
 from hookql.running.outlook import Outlook, counted, file_shelves, outlooks
 from hookql.work import Source
@@ -35,6 +36,9 @@ def prepare(
     that can be read only once should go with one; AlreadyDone where the run is finished.
     """
     raw, folder = keeps_rows(plan), options.get("checkpoint")
+    if folder is not None and not options.get("resume") and begun(Path(folder)):
+        # Said before the data is counted.
+        Checkpoint.open(Path(folder), {}, resume=False)
     found = None
     if raw or folder is not None:
         found = counted(plan, source, progress)
@@ -49,7 +53,7 @@ def prepare(
     checkpoint = None
     if folder is not None:
         assert found is not None
-        resume = bool(options.get("resume"))
+        resume, every = bool(options.get("resume")), options.get("checkpoint_every")
         if resume and not begun(Path(folder)):
             # A run that was stopped before its first batch left nothing: its restart begins.
             say(f"there is no checkpoint in `{folder}` yet: beginning one")
@@ -58,7 +62,7 @@ def prepare(
             Path(folder),
             identity(plan, source, options, outputs, found),
             resume=resume,
-            every=float(options.get("checkpoint_every") or 60),
+            every=float(60 if every is None else every),
         )
         if checkpoint.complete:
             checkpoint.close()
@@ -78,13 +82,30 @@ def _check_room(coming: Sequence[Outlook], options: RunOptions, say: Say) -> Non
         say(f"values: {each}")
         for place in (each.path.absolute().parent, *([Path(folder)] if folder else [])):
             needed[place] = needed.get(place, 0) + (each.size or 0)
+    if folder and Path(folder) in needed:  # what a run that is resumed has written is there
+        needed[Path(folder)] = max(0, needed[Path(folder)] - _held(Path(folder)))
     check_room(needed, bool(options.get("force")))
 
 
-def _complete(checkpoint: Checkpoint) -> AlreadyDone:
-    message = f"the run of `{checkpoint.folder}` is finished: there is nothing to resume"
+def _held(folder: Path) -> int:
+    """The bytes of the files in a folder."""
+    with contextlib.suppress(OSError):
+        return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    return 0
+
+
+def _complete(checkpoint: Checkpoint) -> HookQLError:
+    """What is said of a finished run: its results are there, or they are lost."""
+    where = f"the run of `{checkpoint.folder}` is finished"
+    lost = [path for path, size in checkpoint.outputs.items() if size_of(Path(path)) != size]
+    if lost:
+        notes = tuple(f"`{path}` is not there any more, or was changed" for path in lost)
+        message = f"{where}, and its result is lost: the checkpoint has nothing more of it"
+        help = "run again, with another folder"
+        return UsageError(Diagnostic("checkpoint-complete", message, help=help, notes=notes))
     notes = tuple(f"its result is in `{path}`" for path in checkpoint.outputs)
-    advice = "to run again, give another folder"
+    message = f"{where}: there is nothing to resume"
+    help = "to run again, give another folder"
     return AlreadyDone(
-        Diagnostic("checkpoint-complete", message, None, None, advice, notes, severity="warning")
+        Diagnostic("checkpoint-complete", message, None, None, help, notes, severity="warning")
     )

@@ -34,6 +34,13 @@ def data_changed(data: object) -> Diagnostic:
     return evolve(warning("data-changed", message), help=help)
 
 
+def stored_infinite(number: int) -> Diagnostic:
+    """The warning about numbers that became infinite by being stored."""
+    values = "values are" if number > 1 else "value is"
+    message = f"{number:,} {values} too large for float32, and stored as infinite"
+    return evolve(warning("stored-infinite", message), help="leave `--store-dtype float32` out")
+
+
 def interrupted(
     outcome: Outcome, source: Source, files: Sequence[Path], checkpoint: Path | None
 ) -> Diagnostic:
@@ -55,7 +62,8 @@ def _warnings(plan: Plan, outcome: Outcome, source: Source) -> list[Diagnostic]:
         if any(job.kept for job in jobs):
             found += _empty_sites(capture, outcome)
         else:
-            message = f"`{capture.name}` kept no token: all but its count is NaN"
+            left = "it has no row" if capture.spec.raw else "all but its count is NaN"
+            message = f"`{capture.name}` kept no token: {left}"
             undefined = max(
                 (
                     *(job.undefined for job in jobs),

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 
+import netCDF4
 import xarray
 
 from hookql.data.tokens import Skipped
+from hookql.plan import Plan
+from hookql.raw.survey import Survey
+from hookql.results.attributes import clean
 from hookql.results.captured import CaptureResult
 from hookql.results.dataset import has_raw
 from hookql.results.netcdf import LARGE, open_lazily
@@ -29,25 +35,29 @@ def save_all(
     skipped: Sequence[Skipped],
     outputs: Outputs,
     written: Written,
-    interrupted: bool,
+    interrupted: str | None,
+    token: str | None = None,
 ) -> tuple[xarray.DataTree, tuple[Path, ...]]:
     """Write every file; the whole tree, and the paths written.
 
-    What an interrupted run has goes into files of other names, which nobody takes for the whole.
+    What a run has that was ``interrupted``, which says when, goes into files of other names, which
+    nobody takes for the whole.
     """
     begun = dict(written.files)
     if interrupted:
-        attributes = {**attributes, "interrupted": "true"}
-        begun = {partial_name(path): file for path, file in begun.items()}
-        outputs = outputs.renamed(partial_name)
-    files = outputs.write(results, attributes, skipped, begun)
+        attributes = {**attributes, "interrupted": interrupted}
+        names = {path: partial_name(path) for path in outputs.members(results)}
+        begun = {names[path]: file for path, file in begun.items()}
+        outputs = outputs.renamed(names)
+    files = outputs.write(results, attributes, skipped, begun, token)
     tree = build_tree(results, attributes, skipped)
     return tree if interrupted else _with_rows(tree, results, outputs), files
 
 
 def partial_name(path: Path) -> Path:
-    """``acts.partial.nc`` for ``acts.nc``."""
-    return path.with_name(f"{path.stem}.partial{path.suffix}")
+    """``acts.partial.nc`` for ``acts.nc``, with a number where there is one already."""
+    names = (f"{path.stem}.partial{f'-{n}' if n > 1 else ''}{path.suffix}" for n in count(1))
+    return next(free for name in names if not os.path.lexists(free := path.with_name(name)))
 
 
 @contextlib.contextmanager
@@ -63,6 +73,17 @@ def scratch() -> Iterator[Path]:
         if not any(path.stat().st_size > LARGE for path in folder.glob("*.nc")):
             shutil.rmtree(folder, ignore_errors=True)
             _SCRATCH.discard(folder)
+
+
+def written_by(plan: Plan, survey: Survey | None, path: Path) -> bool:
+    """Whether a file is of this query and these data: an ended run may have left it."""
+    try:
+        with netCDF4.Dataset(path) as file:
+            said = {name: file.getncattr(name) for name in file.ncattrs()}
+    except (OSError, RuntimeError, ValueError):
+        return False
+    same = said.get("query_canonical") == clean({"": plan.query.canonical})[""]
+    return same and survey is not None and said.get("data_fingerprint") == survey.fingerprint
 
 
 def _clear() -> None:

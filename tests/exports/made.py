@@ -85,7 +85,7 @@ def random_bits(random: np.random.Generator, dtype: str, shape: tuple[int, ...])
 
 def manifest_of(folder: Path) -> dict[str, Any]:
     """The manifest of an exported folder."""
-    found: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads((folder / "_manifest.json").read_text(encoding="utf-8"))
     return found
 
 

@@ -115,7 +115,7 @@ def edited(**values: Any) -> Change:
         del manifest["sha256"]
         text = json.dumps(manifest, sort_keys=True).encode()
         manifest["sha256"] = hashlib.sha256(text).hexdigest()
-        (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        (folder / "_manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
     return change
 
@@ -128,22 +128,22 @@ def without_a_shard(folder: Path) -> None:
 
 def pipe(folder: Path) -> None:
     """A manifest that nobody ever writes to."""
-    (folder / "manifest.json").unlink()
-    os.mkfifo(folder / "manifest.json")
+    (folder / "_manifest.json").unlink()
+    os.mkfifo(folder / "_manifest.json")
 
 
 SHARD = "acts/h/00001.safetensors"
 CHANGES: dict[str, tuple[Change, str]] = {
     "a bit of a shard": (flipped(SHARD), f"`{SHARD}` was changed: its checksum differs: rows"),
-    "a bit of the manifest": (flipped("manifest.json"), "`manifest.json`"),
+    "a bit of the manifest": (flipped("_manifest.json"), "`_manifest.json`"),
     "no shard": (lambda f: (f / SHARD).unlink(), f"`{SHARD}` is missing"),
     "half a shard": (
         lambda f: (f / SHARD).write_bytes((f / SHARD).read_bytes()[:-3]),
         f"`{SHARD}` has 4",
     ),
-    "no manifest": (lambda f: (f / "manifest.json").unlink(), "is missing or cannot be read"),
-    "a list": (lambda f: (f / "manifest.json").write_text("[1]"), "cannot be read"),
-    "deep": (lambda f: (f / "manifest.json").write_text("[" * 10**6), "cannot be read"),
+    "no manifest": (lambda f: (f / "_manifest.json").unlink(), "is missing or cannot be read"),
+    "a list": (lambda f: (f / "_manifest.json").write_text("[1]"), "cannot be read"),
+    "deep": (lambda f: (f / "_manifest.json").write_text("[" * 10**6), "cannot be read"),
     "rows nowhere": (without_a_shard, "do not hold each row of chunk of /acts/h once"),
     "outside": (edited(files=[{"path": "../acts.nc"}]), "`../acts.nc` is not in the folder"),
     "absolute": (edited(files=[{"path": "/etc/hostname"}]), "is not in the folder"),

@@ -59,7 +59,7 @@ def test_an_export_is_replaced_only_when_asked(source: Path) -> None:
     write_nc(source, [LAYERS], seed=2)
     expected = write_nc(source, [LAYERS], seed=2)["/acts/h"]["values"]
     export(source, "safetensors", folder, overwrite=True)
-    assert ["acts/h/00000.safetensors", "manifest.json"] == sorted(contents(folder))
+    assert ["_manifest.json", "acts/h/00000.safetensors"] == sorted(contents(folder))
     assert expected.tobytes() == read_back(folder)["/acts/h"]["values"].tobytes()
     assert ["acts.nc", "acts.npy"] == sorted(os.listdir(source.parent))
 
@@ -73,7 +73,7 @@ def own_file(folder: Path) -> None:
 def own_manifest(folder: Path) -> None:
     """One with a manifest that is not ours."""
     folder.mkdir()
-    (folder / "manifest.json").write_text('{"name": "an app"}')
+    (folder / "_manifest.json").write_text('{"name": "an app"}')
 
 
 def added(folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hookql.errors import UsageError
+from hookql.errors import HookQLError
 from hookql.results.spool import Spool, check_room, folder_of, mapped
 
 Golden = Callable[[str, str], None]
@@ -84,7 +84,7 @@ def test_full_disk(golden: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         spool = Spool(Path())
         spool.abandon()
         spool._file = open("/dev/full", "r+b")  # noqa: SIM115
-        with pytest.raises(UsageError) as caught:
+        with pytest.raises(HookQLError) as caught:
             written(spool, np.ones(size))
         return str(caught.value)
 
@@ -93,13 +93,13 @@ def test_full_disk(golden: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     usage = shutil.disk_usage(tmp_path)._replace(free=7_500_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     check_room(Path(), 7_500_000_000, "`mean`")
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(HookQLError) as caught:
         check_room(Path(), 8_000_000_000, "`mean`")
     golden("results/result-too-large.txt", str(caught.value) + "\n")
 
 
 def test_missing_folder(tmp_path: Path) -> None:
     """A folder that is not there is a mistake of the user's."""
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(HookQLError) as caught:
         Spool(tmp_path / "none")
     assert caught.value.code == "cannot-spool"

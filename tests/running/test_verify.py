@@ -29,7 +29,7 @@ def test_a_file_and_its_export(tmp_path: Path, golden: Callable[[str, str], None
     assert [] == hookql.verify(tmp_path / "out.nc")
     assert [] == hookql.verify(folder)
     changed(path)
-    with (folder / "manifest.json").open("a") as file:
+    with (folder / "_manifest.json").open("a") as file:
         file.write(" x")
     found = [*hookql.verify(path), *hookql.verify(folder)]
     golden("running/verify.txt", "\n".join(found).replace(f"{tmp_path}/", "") + "\n")
