@@ -30,7 +30,7 @@ FLOORS = [
     ["results", "raw", "checkpoint", "exports"],
     ["options", "source", "given", "work", "progress", "interrupts"],
     ["running"],
-    ["execute", "explanation", "verifying"],
+    ["execute", "description", "explanation", "verifying"],
     ["api"],
     ["arguments", "commands", "cli", "", "__main__"],
 ]
