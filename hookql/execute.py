@@ -82,8 +82,8 @@ def execute(
 ) -> Finished:
     """Run a query; see `hookql.run` for what the arguments mean and what is raised.
 
-    ``say`` is given lines about the run while it goes on; with it, and only then, SIGINT and
-    SIGTERM end the run after the batch that is being run, and `Interrupted` is raised.
+    ``say`` is given lines about the run while it goes on; with it, and only then, SIGINT, SIGTERM
+    and SIGHUP end the run after the batch that is being run, and `Interrupted` is raised.
     """
     check_options(options)
     check_checkpoint(options)
@@ -101,6 +101,7 @@ def execute(
     started = datetime.now(UTC)
     with contextlib.ExitStack() as stack:
         if keeps_rows(plan) and not outputs.has_all:
+            _check_rows_can_resume(options)
             outputs = evolve(outputs, main=stack.enter_context(scratch()) / "values.nc")
         disk = prepare(plan, source, outputs, options, say or (lambda line: None), progress)
         stack.callback(disk.close)
@@ -126,7 +127,7 @@ def execute(
                 on_error="skip" if options.get("on_error") == "skip" else "stop",
             )
         if outcome.interrupted and disk.checkpoint is not None:
-            disk.save(outcome)
+            disk.save(outcome, ended=ended)
             raise Interrupted(interrupted(outcome, source, (), disk.checkpoint.folder))
         _check_columns(plan, dataset)
         facts = source.facts()
@@ -145,6 +146,14 @@ def execute(
     noticed = [data_changed(data)] if stamp != file_stamp(data) else []
     noticed += [stored_infinite(written.infinite)] if written.infinite else []
     return Finished(tree, plan, files, (*noticed, *remarks(plan, outcome, source, results)))
+
+
+def _check_rows_can_resume(options: RunOptions) -> None:
+    """Refuse a checkpoint of rows without a file: they lie in a folder of this process alone."""
+    if options.get("checkpoint") is not None:
+        message = "raw values of a run with a checkpoint have to go into a file, and none is given"
+        help = "give `-o FILE.nc` (from Python: output=...)"
+        raise UsageError(Diagnostic("no-output", message, help=help))
 
 
 def _check_columns(plan: Plan, dataset: Dataset | None) -> None:

@@ -95,11 +95,24 @@ def number(sample: Sample, place: Place) -> int | float | None:
 
 
 def amount(sample: Sample, place: Place) -> int | float | None:
-    """The sample's number in a column, a boolean as 0 or 1; `DataError` as `number`."""
+    """The sample's number in a column, a boolean as 0 or 1, to reckon with in float64.
+
+    `DataError` as `number`, and for a whole number that no float64 is: it would become another.
+    """
     value = present(sample, place.column)
     if isinstance(value, bool) or (isinstance(value, Field) and value.strip().lower() in _BOOLEANS):
         return int(bool(boolean(sample, place)))
-    return number(sample, place)
+    found = number(sample, place)
+    if isinstance(found, int) and not _exact(found):
+        raise _wrong("not-exact", sample, place, "float64 cannot hold without changing it")
+    return found
+
+
+def _exact(value: int) -> bool:
+    try:
+        return int(float(value)) == value
+    except OverflowError:
+        return False
 
 
 def boolean(sample: Sample, place: Place) -> bool | None:
@@ -197,10 +210,14 @@ def _type(value: object) -> str | None:
 
 
 def _mixed(sample: Sample, place: Place, said: str) -> DataError:
+    return _wrong("mixed-types", sample, place, said)
+
+
+def _wrong(code: str, sample: Sample, place: Place, said: str) -> DataError:
     value = present(sample, place.column)
     return DataError(
         Diagnostic(
-            "mixed-types",
+            code,
             f"`row.{place.column}` of {sample.describe()} is {_shown(value)}, which {said}",
             place.span,
             place.source,

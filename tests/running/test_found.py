@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,11 @@ import pytest
 import torch
 
 import hookql
+from hookql import execute as execution
+from hookql.api import parse_query
 from hookql.cli import main
+from hookql.errors import Interrupted
+from hookql.options import RunOptions
 from hookql.raw.shelf import Shelf
 from hookql.results.netcdf import save
 from tests.crash.kill import content
@@ -244,3 +249,69 @@ def test_a_result_in_memory_is_no_file() -> None:
     for call in (hookql.verify, lambda tree: hookql.export(tree, "npy")):
         with pytest.raises(hookql.UsageError, match="path of its file"):
             call(result)
+
+
+def test_a_resumed_saving_that_is_interrupted_can_be_resumed(
+    kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first file is its own still, after a signal while the batches done are read again."""
+    saved: list[object] = []
+
+    def once(*given: Any, **more: Any) -> None:
+        if saved:
+            raise Stopped
+        saved.append(given)
+        save(*given, **more)
+
+    again: dict[str, Any] = {"checkpoint": kept, "resume": True, "checkpoint_every": 1e-9}
+    with monkeypatch.context() as patch:
+        patch.setattr("hookql.results.outputs.save", once)
+        with pytest.raises(Stopped):
+            run(kept.parent, **again)
+    model, tokenizer, _ = tiny("gpt2")
+    given: dict[str, Any] = {"model": model, "tokenizer": tokenizer, "texts": TEXTS}
+    given |= {"output": kept.parent / "out.nc", "say": lambda line: None}
+    given["options"] = RunOptions(tokens_per_batch=64, checkpoint=kept, resume=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(execution, "interruptible", lambda say: nullcontext(lambda: True))
+        with pytest.raises(Interrupted):
+            execution.execute(parse_query(QUERY), **given)
+    run(kept.parent, **again)
+    run(kept.parent / "alone")
+    for name in ("acts.nc", "out.nc"):
+        assert content(kept.parent / "alone" / name) == content(kept.parent / name)
+
+
+def test_a_checkpoint_of_rows_needs_a_file_for_them(
+    tmp_path: Path, golden: Callable[[str, str], None]
+) -> None:
+    """Rows that nobody gave a file lie in a folder of the process's own: nothing to resume into."""
+    model, tokenizer, _ = tiny("gpt2")
+    given: dict[str, Any] = {"model": model, "tokenizer": tokenizer, "texts": TEXTS[:2]}
+    query = "capture values from h[0]"
+    message = said(lambda: hookql.run(query, checkpoint=tmp_path / "kept", **given))
+    golden("running/no_output.txt", message + "\n")
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [2**53 + 1, -(2**53) - 1, 10**400])
+@pytest.mark.parametrize("query", ["values(row.id) as id", "mean(row.id)", "mean(x * row.id)"])
+def test_whole_numbers_that_would_become_others(
+    number: int, query: str, golden: Callable[[str, str], None]
+) -> None:
+    """What no float64 holds is an error that names the sample, not another number."""
+    model, tokenizer, _ = tiny("gpt2")
+    data = [{"text": "abc", "id": 2**53}, {"text": "abcd", "id": number}]
+    given: dict[str, Any] = {"model": model, "tokenizer": tokenizer}
+    message = said(
+        lambda: hookql.run(f"capture {query} from h[0] where row.id != none", data=data, **given)
+    )
+    assert message.startswith("error[not-exact]")
+    if number == 2**53 + 1 and query.startswith("values"):
+        golden("running/not_exact.txt", message + "\n")
+    fine: Any = hookql.run(
+        "capture values(row.id) as id from h[0] where row.id != none", data=data[:1], **given
+    )
+    assert {2.0**53} == set(fine["id"].values.ravel().tolist())
+    same = f"capture count from h[0] where row.id == {2**53}"
+    assert 3 == int(hookql.run(same, data=data, **given)["count"])
