@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from hookql.errors import Diagnostic, UsageError
+from hookql.errors import Diagnostic, HookQLWarning, UsageError
 from hookql.language.parser import LONGEST, parse
 from hookql.language.places import check_into
 from hookql.language.query import Query
@@ -18,11 +18,8 @@ if TYPE_CHECKING:
     import torch
     import xarray
 
+    from hookql.live.plan import Compiled
     from hookql.models.load import Model
-
-
-class HookQLWarning(UserWarning):
-    """Something in a run that the user should look at; the run went on."""
 
 
 def run(
@@ -52,14 +49,16 @@ def run(
         overwrite: whether existing files may be replaced.
         progress: show a progress bar on stderr; None: where stderr is a terminal.
         **options: of the data ``column``, ``split``, ``limit``, ``max_length``, ``overflow``
-            (split | truncate | pack | error), ``target`` (the column of the decoder's text); of the
+            (split | truncate | pack | error), ``target`` (the column of the decoder's text),
+            ``chat`` (samples are messages, which the tokenizer's template makes a text of); of the
             run ``batch_size``, ``tokens_per_batch``, ``group_memory`` (MB that the groups of `by`
             may hold); of raw values ``compress`` (none | zstd | zlib), ``store_dtype`` (float32 |
             float64), ``force`` (run even if the disk seems too small); of long runs ``checkpoint``
             (a folder), ``resume``, ``checkpoint_every`` (seconds), ``on_error`` (stop | skip);
-            ``into_anywhere`` (let ``into`` leave the output's folder); and for a model given by
-            name ``revision``, ``dtype``, ``device``, ``device_map``, ``attn``,
-            ``trust_remote_code``, ``allow_pickle``.
+            ``into_anywhere`` (let ``into`` leave the output's folder), ``paranoid`` (prove at each
+            hook that nothing was written into the model's tensors); and for a model given by name
+            ``revision``, ``dtype``, ``device``, ``device_map``, ``attn``, ``trust_remote_code``,
+            ``allow_pickle``.
 
     Returns:
         A DataTree as docs/results.md describes. With one capture of one role its variables stand
@@ -98,20 +97,33 @@ def check(
     model: str | Path | torch.nn.Module | Model | None = None,
     tokenizer: Any = None,
     target: str | None = None,
+    chat: bool = False,
     **options: Unpack[ModelOptions],
 ) -> Query:
     """Check a query's syntax and names and, with a model, what its sites and literals bind to.
 
-    ``target`` is the column that a run takes the decoder's text from, as in `run`. Returns the
-    resolved query. Raises QueryError with everything that is wrong.
+    ``target`` is the column that a run takes the decoder's text from, ``chat`` says that it runs
+    chats, as in `run`. Returns the resolved query. Raises QueryError with everything that is wrong.
     """
     resolved = parse_query(query)
     check_into(resolved, anywhere=False)
     if model is not None:
         from hookql.execute import plan_for
 
-        plan_for(resolved, model, tokenizer, target, options)
+        plan_for(resolved, model, tokenizer, target, options, chat)
     return resolved
+
+
+def compile(query: str | Path | Query) -> Compiled:
+    """A query to be bound to a model that you run yourself: ``compile(...).bind(model)``.
+
+    Inside ``with plan:`` it collects from your own forward passes, training loop or ``generate``.
+    Raises QueryError with everything that is wrong with it.
+    """
+    resolved = parse_query(query)
+    from hookql.live.plan import Compiled
+
+    return Compiled(resolved)
 
 
 def explain(
@@ -141,7 +153,15 @@ def explain(
     check_into(parsed, bool(options.get("into_anywhere")))
     if data is None and not texts:
         return FORMATS[format](
-            plan_for(parsed, model, tokenizer, options.get("target"), options), ()
+            plan_for(
+                parsed,
+                model,
+                tokenizer,
+                options.get("target"),
+                options,
+                chat=bool(options.get("chat")),
+            ),
+            (),
         )
     path = None if output is None else Path(output)
     return FORMATS[format](*outlook_for(parsed, model, tokenizer, data, texts, path, options))

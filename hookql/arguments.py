@@ -54,7 +54,12 @@ def refuse(options: argparse.Namespace, unknown: Sequence[str]) -> None:
 def add_query(parser: argparse.ArgumentParser) -> None:
     """The query: a file, or a text."""
     group = parser.add_argument_group("query")
-    group.add_argument("file", nargs="?", metavar="QUERY.hq", help="a query file, or - for stdin")
+    group.add_argument(
+        "file",
+        nargs="?",
+        metavar="QUERY.hq",
+        help="a query file, an analysis config (.yaml, .toml, .json), or - for stdin",
+    )
     group.add_argument("-q", "--query", metavar="TEXT", help="the query itself")
 
 
@@ -98,6 +103,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     )
     add("--text", action="append", default=[], metavar="TEXT", help="a sample; may be repeated")
     add("--column", help="the column that holds the text (default: text, or the only one)")
+    add_chat(parser, group)
     add("--split", help="the split of a data set")
     add("--limit", type=int, metavar="N", help="run only the first N samples")
     add("--max-length", type=int, metavar="N", help="tokens a context (default: the model's)")
@@ -147,6 +153,11 @@ def add_output(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let `into` name any file, also outside the output's folder",
     )
+    add(
+        "--paranoid",
+        action="store_true",
+        help="prove at each hook that nothing was written into the model's tensors (slow)",
+    )
     add("--quiet", action="store_true", help="no progress, no table")
 
 
@@ -171,4 +182,14 @@ def add_long_runs(parser: argparse.ArgumentParser) -> None:
         choices=("stop", "skip"),
         help="what becomes of a sample that the tokenizer or the model fails on (default: stop); "
         "skipped ones are listed in the result",
+    )
+
+
+def add_chat(parser: argparse.ArgumentParser, group: Any = None) -> None:
+    """Whether the data are chats."""
+    (group or parser).add_argument(
+        "--chat",
+        action="store_true",
+        help="the column (default: messages) holds a chat's messages, which the tokenizer's chat "
+        "template makes a text of; `role` is who says a token",
     )

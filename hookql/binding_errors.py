@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from attrs import evolve
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hookql.statistics import Statistic
 
 _OF_SPECIAL = ("special", "content_position", "offset")
-_OF_TOKENS = ("token", "prev", "next", "surprisal", "loss", "prob", "rank", "entropy")
+_OF_TOKENS = ("token", "prev", "next", "role", "surprisal", "loss", "prob", "rank", "entropy")
 
 Matched = tuple[CaptureSpec, str, Sequence[Match]]
 Kept = tuple[CaptureSpec, str, Sequence[Match], tuple[str, ...]]
@@ -33,25 +33,69 @@ Kept = tuple[CaptureSpec, str, Sequence[Match], tuple[str, ...]]
 
 def no_such_columns(query: Query, feed: Feed) -> list[Diagnostic]:
     """Columns that a query asks for and that these inputs do not say anything of."""
-    names = [
-        node
-        for spec in query.captures
-        for whole in (spec.where, *(k.expression for k in spec.by), *_values(spec))
-        if whole is not None
-        for node in walk(whole)
-        if isinstance(node, ast.Name)
-    ]
+    names = [node for node in _nodes(query) if isinstance(node, ast.Name)]
     if not feed.tokens:
         unknown = [node for node in names if node.id in (*_OF_SPECIAL, *_OF_TOKENS)]
         what = "these inputs are not token ids"
         advice, notes = None, ("there are position, length, sample and random()",)
         return [_unknown(query, node, what, advice, notes) for node in unknown]
+    found: list[Diagnostic] = []
+    live = getattr(feed, "live", False)
     if not getattr(feed, "knows_special", True):
         what = "nothing says which of these ids the tokenizer added"
         advice = "give `tokenizer=`, or a `special_tokens_mask` among the inputs"
+        advice = "write `bind(model, tokenizer)`" if live else advice
         unknown = [node for node in names if node.id in _OF_SPECIAL]
-        return [_unknown(query, node, what, advice, ()) for node in unknown]
-    return []
+        found += [_unknown(query, node, what, advice, ()) for node in unknown]
+    if not getattr(feed, "knows_roles", False):
+        message = "there is no `role` here: nothing says who speaks"
+        help = "run messages as a chat, with `--chat` (in Python `chat=True`)"
+        help = "a live plan sees ids alone: use `hookql.run(..., chat=True)`" if live else help
+        roles = [node for node in names if node.id == "role"]
+        found += [Diagnostic("no-roles", message, n.span, query.source, help) for n in roles]
+    return _in_order(found)
+
+
+def needs_generation(query: Query) -> list[Diagnostic]:
+    """What a query asks of generated tokens though it generates none, for runs over data alone.
+
+    Errors where it reads `step`, which no token would have; warnings where it asks for a `phase`,
+    which is ``prompt`` at each. A live binding sees what its user generates, and needs neither.
+    """
+    if query.generation is not None:
+        return []
+    help = "write `during generate(max_new_tokens=32)`"
+    found = []
+    for node in _nodes(query):
+        if node == ast.Name("step"):
+            message = "`step` counts generated tokens, and this query generates none"
+            found.append(Diagnostic("nothing-generated", message, node.span, query.source, help))
+        elif node == ast.Name("phase"):
+            message = "`phase` is `prompt` at every token: this query generates none"
+            found.append(
+                Diagnostic(
+                    "nothing-generated",
+                    message,
+                    node.span,
+                    query.source,
+                    help,
+                    severity="warning",
+                )
+            )
+    return _in_order(found)
+
+
+def _in_order(found: Sequence[Diagnostic]) -> list[Diagnostic]:
+    """Each once, in the order of the query: a let that is used twice is one place."""
+    return sorted(dict.fromkeys(found), key=lambda d: d.span.start if d.span else 0)
+
+
+def _nodes(query: Query) -> Iterator[ast.Node]:
+    """Every node that says what is kept, kept apart and worked out."""
+    for spec in query.captures:
+        for whole in (spec.where, *(key.expression for key in spec.by), *_values(spec)):
+            if whole is not None:
+                yield from walk(whole)
 
 
 def _values(spec: CaptureSpec) -> list[ast.Expression]:

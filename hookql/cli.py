@@ -1,4 +1,4 @@
-"""The command line: `hookql run | check | explain | modules | fmt | show | export | verify`.
+"""The command line: `hookql run | check | explain | modules | fmt | schema | show | export ...`.
 
 Nothing here imports torch before a command needs it, so that `--help`, `fmt` and `check` answer at
 once. Exit codes: 0 done, 1 failed, 2 the query or the usage is wrong, 130 interrupted.
@@ -63,6 +63,10 @@ def _left(options: argparse.Namespace | None) -> str:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if _is_config(options):
+        from hookql.configs.command import run_config
+
+        return run_config(options, _say, _warn)
     if options.file == "-" and options.data == "-":
         message = "the query and the data cannot both come in on stdin"
         help = "put the query behind `-q` or into a file"
@@ -106,8 +110,16 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    if _is_config(options):
+        from hookql.configs.command import check_config
+
+        return check_config(options, _warn)
     query = check(
-        _query(options), model=options.model, target=options.target, **_model_options(options)
+        _query(options),
+        model=options.model,
+        target=options.target,
+        chat=options.chat,
+        **_model_options(options),
     )
     _warn(query.warnings)
     count = len(query.captures)
@@ -117,6 +129,10 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _explain(options: argparse.Namespace) -> int:
+    if _is_config(options):
+        from hookql.configs.command import explain_config
+
+        return explain_config(options)
     query = _query(options)
     _warn(query.warnings)
     text = explain(
@@ -168,6 +184,12 @@ def _fmt(options: argparse.Namespace) -> int:
     return 1 if options.check and changed else 0
 
 
+def _schema(options: argparse.Namespace) -> int:
+    from hookql.configs.command import print_schema
+
+    return print_schema()
+
+
 def _show(options: argparse.Namespace) -> int:
     from hookql.results.table import summary
 
@@ -197,6 +219,12 @@ def _verify(options: argparse.Namespace) -> int:
     if not found:
         print(f"{printable(options.path)}: whole")
     return 1 if found else 0
+
+
+def _is_config(options: argparse.Namespace) -> bool:
+    """Whether the file is an analysis config and no query."""
+    endings = (".yaml", ".yml", ".toml", ".json")
+    return options.file is not None and options.file.lower().endswith(endings)
 
 
 def _query(options: argparse.Namespace) -> Query:
@@ -278,6 +306,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "explain": _explain,
     "modules": _modules,
     "fmt": _fmt,
+    "schema": _schema,
     "show": _show,
     "export": _export,
     "verify": _verify,

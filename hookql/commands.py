@@ -7,6 +7,7 @@ from typing import Any
 
 from hookql.arguments import (
     Once,
+    add_chat,
     add_data,
     add_long_runs,
     add_model,
@@ -51,6 +52,7 @@ def parser(version: str) -> argparse.ArgumentParser:
     add_query(checks)
     add_model(checks, default=None)
     add_target(checks)
+    add_chat(checks)
 
     explains = _command(commands, "explain", "say what a run would do; runs no data")
     add_query(explains)
@@ -69,6 +71,8 @@ def parser(version: str) -> argparse.ArgumentParser:
     action = fmt.add_mutually_exclusive_group()
     action.add_argument("-w", "--write", action="store_true", help="rewrite the files in place")
     action.add_argument("--check", action="store_true", help="exit 1 if a file would change")
+
+    _command(commands, "schema", "print the JSON Schema of analysis configs, for editors")
 
     show = _command(commands, "show", "summarise a result file")
     show.add_argument("file", metavar="FILE.nc", help="a file that `hookql run` has written")

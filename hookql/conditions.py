@@ -9,7 +9,18 @@ from hookql.language import ast
 from hookql.language.walk import walk
 from hookql.models.probe import Seen
 
-_ALWAYS = {"token", "special", "position", "length", "sample", "chunk", "offset", "entropy", "last"}
+_ALWAYS = {
+    "token",
+    "special",
+    "position",
+    "length",
+    "sample",
+    "chunk",
+    "offset",
+    "phase",
+    "entropy",
+    "last",
+}
 """Columns that every token has."""
 
 

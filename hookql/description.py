@@ -10,6 +10,7 @@ from attrs import frozen
 from hookql.assembly import bytes_a_row, make_detectors
 from hookql.detectors import Detector, Place
 from hookql.language.formatter import format_expression
+from hookql.models.generation import ends_of
 from hookql.models.mixing import Mixing
 from hookql.models.ports import HookPoint
 from hookql.plan import Asked, Plan, PlannedCapture, Target
@@ -42,6 +43,7 @@ def describe(plan: Plan, coming: Sequence[Outlook] = ()) -> dict[str, Any]:
         "hook_points": [_point(plan, point) for point in plan.points],
         "stop": {"module": stop or "model", "side": kind, "share": round(plan.share, 4)},
         "prediction": None if plan.logits is None else str(plan.logits),
+        "generation": _generation(plan),
         "batches": _BATCHES[plan.probe.mixing],
         "bytes": {
             "memory": sizes.fixed,
@@ -60,6 +62,16 @@ def describe(plan: Plan, coming: Sequence[Outlook] = ()) -> dict[str, Any]:
             for each in coming
         ],
     }
+
+
+def _generation(plan: Plan) -> dict[str, Any] | None:
+    """How the model is to generate; None where it does not."""
+    during = plan.query.generation
+    if during is None:
+        return None
+    ends = ends_of(plan.model)
+    words = getattr(plan.model.tokenizer, "convert_ids_to_tokens", lambda ids: ids)(ends)
+    return {**during.arguments, "ends": [str(word) for word in words]}
 
 
 _BATCHES = {

@@ -168,7 +168,7 @@ class Detector:
     def _rows(self, operand: str, tensor: Tensor) -> Tensor:
         """A tensor as (B * S, *axes)."""
         seen, (batch, positions) = self.watched.seen[operand], self._scene.size
-        rows = seen.layout.rows(tensor.detach(), batch, positions)
+        rows = self._scene.rows(seen.layout, tensor.detach())
         if rows.shape[0] != batch * positions:
             message = f"`{seen.point}` gave {rows.shape[0]} rows for a batch of {batch, positions}"
             raise ModelError(Diagnostic("unaligned", message))

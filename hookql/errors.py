@@ -205,3 +205,18 @@ def _cells(text: str) -> int:
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
         for c in text
     )
+
+
+def raised_in(error: BaseException, module: str) -> str:
+    """Where in a module's code an error came from, ``in `f`, line 3 of module``; or nothing."""
+    trace, where = error.__traceback__, ""
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if trace.tb_frame.f_globals.get("__name__") == module:
+            where = f" in `{code.co_qualname}`, line {trace.tb_lineno} of {module}"
+        trace = trace.tb_next
+    return where
+
+
+class HookQLWarning(UserWarning):
+    """Something in a run that the user should look at; the run went on."""

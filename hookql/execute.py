@@ -14,9 +14,11 @@ import xarray
 from attrs import evolve, frozen
 
 from hookql.binding import bind
+from hookql.binding_errors import needs_generation
 from hookql.data.samples import Dataset
 from hookql.engines.local import Outcome
 from hookql.engines.local import run as run_local
+from hookql.engines.trial_generation import tried_generation
 from hookql.errors import (
     Diagnostic,
     Interrupted,
@@ -27,11 +29,14 @@ from hookql.errors import (
 )
 from hookql.interrupts import interruptible
 from hookql.language import ast
+from hookql.language.pieces import used_in
 from hookql.language.places import check_into
 from hookql.language.query import Query
 from hookql.language.walk import walk
 from hookql.models.feed import TokenFeed
+from hookql.models.generation import cannot_generate
 from hookql.models.load import Model, load_model, wrap_model
+from hookql.models.paranoid import paranoid
 from hookql.options import (
     ModelOptions,
     RunOptions,
@@ -96,10 +101,12 @@ def execute(
     # Data first: what is wrong with it is said before a model takes its time to load.
     dataset = open_texts(data, texts, inputs, options)
     loaded = get_model(model, tokenizer, options)
-    source = open_source(loaded, dataset, inputs, options)
-    plan = bind(query, loaded, source.feed, source.columns)
+    check_generation(query, loaded)
+    source = open_source(loaded, dataset, inputs, options, query.generation)
+    plan = _bound(query, loaded, source)
     started = datetime.now(UTC)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(paranoid(bool(options.get("paranoid")) or None))
         if keeps_rows(plan) and not outputs.has_all:
             _check_rows_can_resume(options)
             outputs = evolve(outputs, main=stack.enter_context(scratch()) / "values.nc")
@@ -139,7 +146,9 @@ def execute(
             [*source.refused, *outcome.skipped_contexts], key=lambda each: (each.sample, each.chunk)
         )
         early = f"after {outcome.done:,} batches" if outcome.interrupted else None
-        tree, files = save_all(results, attributes, skipped, outputs, written, early, disk.token)
+        tree, files = save_all(
+            results, attributes, skipped, outputs, written, early, disk.token, outcome.generated
+        )
         if outcome.interrupted:
             raise Interrupted(interrupted(outcome, source, files, None))
         disk.saved(files)
@@ -154,6 +163,22 @@ def _check_rows_can_resume(options: RunOptions) -> None:
         message = "raw values of a run with a checkpoint have to go into a file, and none is given"
         help = "give `-o FILE.nc` (from Python: output=...)"
         raise UsageError(Diagnostic("no-output", message, help=help))
+
+
+def check_generation(query: Query, model: Model) -> None:
+    """Raise QueryError where a query asks for generated tokens that cannot be had."""
+    wrong = [found for found in needs_generation(query) if found.severity == "error"]
+    during = query.generation
+    if during is not None:
+        refused = cannot_generate(model)
+        if refused is None and "max_new_tokens" not in during.arguments:
+            message = "`during generate` does not say how much"
+            help = "write `during generate(max_new_tokens=32)`"
+            refused = Diagnostic("no-length", message, help=help)
+        if refused is not None:
+            wrong.append(evolve(refused, span=during.span, source=query.source))
+    if wrong:
+        raise QueryError(wrong)
 
 
 def _check_columns(plan: Plan, dataset: Dataset | None) -> None:
@@ -200,21 +225,34 @@ def get_model(model: AnyModel, tokenizer: Any, options: ModelOptions) -> Model:
         return load_model(str(model), **given)
     if given:
         message = f"`{next(iter(given))}` only goes with a model that HookQL loads by name"
-        help = "leave it out: a module is run as it is"
+        help = "leave it out, or give it to `hookql.load_model(...)`: a module is run as it is"
         raise UsageError(Diagnostic("model-option", message, help=help))
     return model if isinstance(model, Model) else wrap_model(model, tokenizer)
 
 
 def plan_for(
-    query: Query, model: AnyModel, tokenizer: Any, target: str | None, options: ModelOptions
+    query: Query,
+    model: AnyModel,
+    tokenizer: Any,
+    target: str | None,
+    options: ModelOptions,
+    chat: bool = False,
 ) -> Plan:
     """The plan of a query for a model, bound without data."""
     check_options(options)
     loaded = get_model(model, tokenizer, options)
     check_target(loaded, target)
+    check_generation(query, loaded)
     feed = TokenFeed(loaded)
-    feed.has_target = target is not None
-    return bind(query, loaded, feed)
+    feed.has_target, feed.knows_roles = target is not None, chat
+    plan = bind(query, loaded, feed)
+    return plan if query.generation is None else tried_generation(plan)
+
+
+def _bound(query: Query, model: Model, source: Source) -> Plan:
+    plan = bind(query, model, source.feed, source.columns)
+    plan = evolve(plan, warnings=(*plan.warnings, *needs_generation(query)))
+    return plan if query.generation is None else tried_generation(plan)
 
 
 def outlook_for(
@@ -231,8 +269,9 @@ def outlook_for(
     outputs = plan_outputs(query, output or Path("values.nc"), overwrite=True)
     dataset = open_texts(data, texts, None, options)
     loaded = get_model(model, tokenizer, options)
-    source = open_source(loaded, dataset, None, options)
-    plan = bind(query, loaded, source.feed, source.columns)
+    check_generation(query, loaded)
+    source = open_source(loaded, dataset, None, options, query.generation)
+    plan = _bound(query, loaded, source)
     if not keeps_rows(plan):
         return plan, []
     found = counted(plan, source, progress=None)
@@ -243,7 +282,10 @@ def _attributes(
     plan: Plan, outcome: Outcome, source: Source, started: datetime
 ) -> dict[str, str | int | float]:
     model = plan.model
-    return provenance(
+    offered = "; ".join(
+        f"{name} of {whose}" for name, whose in used_in(plan.query.canonical).items()
+    )
+    found = provenance(
         query=plan.query.source.text,
         canonical=plan.query.canonical,
         model=model.name,
@@ -264,3 +306,4 @@ def _attributes(
         started=started,
         ended=datetime.now(UTC),
     )
+    return {**found, "extensions": offered} if offered else found

@@ -48,11 +48,16 @@ def _costs(facts: Mapping[str, Any]) -> list[str]:
     before = "before" if stop["side"] == "input" else "after"
     size = facts["bytes"]
     lines = [f"stops      {before} {stop['module']}: {share}"]
+    if facts["generation"] is not None:
+        lines = _generating(facts["generation"])
     waiting = [capture["name"] for capture in facts["captures"] if capture["waits"]]
     if facts["prediction"] is not None:
         whose = ", ".join(waiting) or "what asks for it"
         lines.append(f"waits      {whose}: for the model's prediction, at the end of each pass")
-    lines.append(f"batches    {facts['batches']}")
+    batches = facts["batches"]
+    if facts["generation"] is not None:
+        batches = batches.replace("on the right", "on the left")
+    lines.append(f"batches    {batches}")
     fixed = f"{_bytes(size['memory'])} of accumulators, however much data is run"
     group = f"{_bytes(size['each_group'])} for each group" if size["each_group"] else ""
     memory = "; ".join(
@@ -65,6 +70,18 @@ def _costs(facts: Mapping[str, Any]) -> list[str]:
         *lines,
         f"memory     {memory}",
         f"writes     {rows}{written}, and some 20 kB that say what they are",
+    ]
+
+
+def _generating(facts: Mapping[str, Any]) -> list[str]:
+    how = "each sample by itself, drawn by chance" if facts.get("do_sample") else "greedily"
+    aside = ("max_new_tokens", "do_sample", "ends")
+    given = ", ".join(f"{name} {value}" for name, value in facts.items() if name not in aside)
+    new = _count(facts["max_new_tokens"], "token")
+    ends = f", or until {' or '.join(facts['ends'])}" if facts["ends"] else ""
+    return [
+        f"generates  at most {new} behind each prompt{ends}; {how}{f' ({given})' if given else ''}",
+        "           each token is fed once, with the cache; the last one is never fed",
     ]
 
 

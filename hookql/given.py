@@ -17,6 +17,7 @@ from hookql.data.samples import Sample
 from hookql.data.tokens import Skipped
 from hookql.engines.local import Work
 from hookql.errors import Diagnostic, UsageError
+from hookql.language.query import During
 from hookql.models.feed import Feed, TokenFeed
 from hookql.models.load import Model
 from hookql.models.mixing import Mixing
@@ -38,7 +39,13 @@ class IdSource:
     ``decoder_input_ids`` and their mask are the target of an encoder-decoder, taken apart likewise.
     """
 
-    def __init__(self, model: Model, inputs: Mapping[str, Any], options: RunOptions) -> None:
+    def __init__(
+        self,
+        model: Model,
+        inputs: Mapping[str, Any],
+        options: RunOptions,
+        generation: During | None = None,
+    ) -> None:
         decoder = _decoder(model, inputs)
         arrays = _same_shape({n: v for n, v in inputs.items() if not n.startswith("decoder_")})
         limit = options.get("limit") or len(arrays["input_ids"])
@@ -66,6 +73,8 @@ class IdSource:
                 for context in self._contexts
             ]
         _check_lengths(model, self._contexts)
+        if generation is not None:
+            self.width = _with_room(model, self.width, generation, self._beside)
 
     def work(self, plan: Plan) -> Work:
         return token_work(self._model, self.feed, self._contexts, plan, self._options, self._extras)
@@ -157,6 +166,22 @@ def _targets(model: Model, arrays: dict[str, torch.Tensor], feed: TokenFeed) -> 
             raise UsageError(Diagnostic("bad-inputs", message))
         special[number, span.start] |= ids[number, span.start] == feed.decoder_start
     return {context.samples[0].index: context for context in _contexts(ids, special, spans)}
+
+
+def _with_room(
+    model: Model, width: int, generation: During, beside: Mapping[str, torch.Tensor]
+) -> int:
+    """The longest context with what is written behind it."""
+    if beside:
+        message = f"`{next(iter(beside))}` cannot be given where texts are continued"
+        help = "give `input_ids` and `attention_mask` alone"
+        raise UsageError(Diagnostic("bad-inputs", message, help=help))
+    whole = width + int(generation.arguments["max_new_tokens"]) - 1
+    if model.context is not None and whole > model.context:
+        message = f"prompts of {width} tokens and what is written behind them come to {whole}, more"
+        message += f" than the {model.context} of the model's context"
+        raise UsageError(Diagnostic("too-long", message))
+    return whole
 
 
 def _check_lengths(model: Model, contexts: Sequence[Context]) -> None:

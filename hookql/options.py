@@ -31,6 +31,7 @@ class RunOptions(ModelOptions, total=False):
     max_length: int | None
     overflow: str | None
     target: str | None
+    chat: bool
     batch_size: int | None
     tokens_per_batch: int | None
     group_memory: int | None
@@ -42,6 +43,7 @@ class RunOptions(ModelOptions, total=False):
     on_error: str | None
     force: bool
     into_anywhere: bool
+    paranoid: bool
 
 
 CHOICES = {

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hookql.data.batches import Batch
 from hookql.language import ast
+from hookql.models.layout import Layout
 from hookql.predicates.values import Values
 from hookql.statistics import Groups, Places
 from hookql.statistics.blocks import kept_memory
@@ -27,14 +28,26 @@ Bools = npt.NDArray[np.bool_]
 SPAN = 2**36
 
 
+Read = Callable[[Layout, Tensor], Tensor]
+"""What makes rows (B * S, \\*axes) of a hook point's tensor."""
+
+
 class Scene:
     """One batch of one stream: its text, or the decoder's."""
 
     def __init__(
-        self, batch: Batch, width: int, columns: Mapping[ast.Expression, Callable[[Batch], Values]]
+        self,
+        batch: Batch,
+        width: int,
+        columns: Mapping[ast.Expression, Callable[[Batch], Values]],
+        read: Read | None = None,
     ) -> None:
-        """``width`` is at least the longest context; ``columns`` read token leaves."""
+        """``width`` is at least the longest context; ``columns`` read token leaves.
+
+        ``read`` makes rows of tensors whose tokens do not lie as the batch's do.
+        """
         self.batch = batch
+        self._rows_of = read
         self.size = batch.mask.shape[0], batch.mask.shape[1]
         position = np.arange(self.size[1], dtype=np.int64)
         self.order: Ints = (batch.sample * SPAN + batch.chunk * width + position).reshape(-1)
@@ -42,6 +55,12 @@ class Scene:
         self._columns = columns
         self._read: dict[ast.Expression, Values] = {}
         self._tensors: dict[tuple[ast.Expression, torch.device], Tensor] = {}
+
+    def rows(self, layout: Layout, tensor: Tensor) -> Tensor:
+        """A hook point's tensor as (B * S, \\*axes); more or fewer rows where it does not fit."""
+        if self._rows_of is not None:
+            return self._rows_of(layout, tensor)
+        return layout.rows(tensor, *self.size)
 
     def values(self, leaf: ast.Expression) -> Values:
         """A token leaf at every position, (B, S)."""

@@ -10,12 +10,14 @@ from typing import Any
 import attrs
 
 from hookql.data.encode import Encoder
+from hookql.data.messages import MESSAGES
 from hookql.data.read import open_data
 from hookql.data.samples import Dataset
 from hookql.data.tokens import Skipped
 from hookql.engines.local import Work
 from hookql.errors import Diagnostic, UsageError
 from hookql.given import IdSource, TensorSource
+from hookql.language.query import During
 from hookql.models.feed import Feed, TokenFeed
 from hookql.models.load import Model
 from hookql.options import RunOptions
@@ -42,11 +44,21 @@ def open_texts(data: Any, texts: Sequence[str], inputs: Any, options: RunOptions
         column=options.get("column"),
         split=options.get("split"),
         limit=options.get("limit"),
+        chat=bool(options.get("chat")),
     )
 
 
-def open_source(model: Model, dataset: Dataset | None, inputs: Any, options: RunOptions) -> Source:
-    """Where the batches come from: the inputs, the data set, or the demo model's own text."""
+def open_source(
+    model: Model,
+    dataset: Dataset | None,
+    inputs: Any,
+    options: RunOptions,
+    generation: During | None = None,
+) -> Source:
+    """Where the batches come from: the inputs, the data set, or the demo model's own text.
+
+    With ``generation`` they are prompts, behind which there is room for what will be written.
+    """
     if inputs is not None:
         _only_for_text(options)
         if not isinstance(inputs, Mapping):
@@ -54,7 +66,7 @@ def open_source(model: Model, dataset: Dataset | None, inputs: Any, options: Run
             advice = 'write `inputs={"pixel_values": tensor}`, or give what a tokenizer returns'
             raise UsageError(Diagnostic("bad-inputs", message, help=advice))
         if "input_ids" in inputs:
-            return IdSource(model, inputs, options)
+            return IdSource(model, inputs, options, generation)
         return TensorSource(model, inputs, options)
     if dataset is None and model.name == "demo":
         from hookql.demo import text_path
@@ -68,13 +80,13 @@ def open_source(model: Model, dataset: Dataset | None, inputs: Any, options: Run
         message = f"`{model.name}` has no tokenizer, so it cannot be run on text"
         advice = "from Python give `tokenizer=`, or model inputs with `inputs=`"
         raise UsageError(Diagnostic("needs-tokenizer", message, help=advice))
-    return TextSource(model, dataset, options)
+    return TextSource(model, dataset, options, generation)
 
 
 def _only_for_text(options: RunOptions) -> None:
     """Refuse options that say how text is read, where the inputs are given."""
-    for name in ("column", "split", "max_length", "overflow", "target"):
-        if options.get(name) is not None:
+    for name in ("column", "split", "max_length", "overflow", "target", "chat"):
+        if options.get(name) not in (None, False):
             message = f"`{name}` goes with text, not with `inputs`"
             raise UsageError(Diagnostic("bad-option", message))
 
@@ -82,16 +94,28 @@ def _only_for_text(options: RunOptions) -> None:
 class TextSource:
     """Samples of text, tokenised as they are read."""
 
-    def __init__(self, model: Model, dataset: Dataset, options: RunOptions) -> None:
-        overflow: Any = options.get("overflow") or "split"
+    def __init__(
+        self,
+        model: Model,
+        dataset: Dataset,
+        options: RunOptions,
+        generation: During | None = None,
+    ) -> None:
+        # A prompt that is cut in pieces would be several prompts, which nobody has written.
+        usual = "split" if generation is None else "error"
+        overflow: Any = options.get("overflow") or usual
         self.width = _max_length(model, options)
+        room = self.width if generation is None else _prompt_room(self.width, generation, options)
         target = options.get("target")
         check_target(model, target)
-        self.encoder = Encoder(model.tokenizer, self.width, overflow, target=target)
+        chat = (options.get("column") or MESSAGES) if options.get("chat") else None
+        self.encoder = Encoder(model.tokenizer, room, overflow, target=target, chat=chat)
+        self.encoder.add_generation_prompt = generation is not None
         self.encoder.on_error = "skip" if options.get("on_error") == "skip" else "stop"
         self.dataset = dataset
         self.feed: Feed = (feed := TokenFeed(model))
         feed.has_target = self.encoder.target is not None
+        feed.knows_roles = chat is not None
         self.encoder.target_start = feed.decoder_start
         self.total: int | None = dataset.total
         self.reads_again = dataset.reads_again
@@ -116,6 +140,9 @@ class TextSource:
             "data_fingerprint": self.dataset.fingerprint,
             "max_length": self.width,
             "overflow": self.encoder.overflow,
+            **(
+                {} if self.encoder.chats is None else {"chat_template": self.encoder.chats.template}
+            ),
             **counts,
         }
 
@@ -136,6 +163,22 @@ def check_target(model: Model, column: str | None) -> None:
     if column is not None and not model.is_encoder_decoder:
         message = f"`target` is for encoder-decoder models, and `{model.name}` is none"
         raise UsageError(Diagnostic("bad-option", message))
+
+
+def _prompt_room(width: int, generation: During, options: RunOptions) -> int:
+    """How many tokens a prompt may have: the last one that is written is never fed."""
+    new, chat = int(generation.arguments["max_new_tokens"]), bool(options.get("chat"))
+    # What is cut off a chat's end is the header of the answer that is to be written.
+    fitting = ("error",) if chat else ("error", "truncate")
+    overflow = options.get("overflow") or "error"
+    if overflow not in fitting:
+        message = f"`overflow` cannot be `{overflow}` where {'chats' if chat else 'texts'} are "
+        notes = (f"it is {' or '.join(fitting)}",)
+        raise UsageError(Diagnostic("bad-option", message + "continued", notes=notes))
+    if new > width:
+        message = f"{new} new tokens do not fit into a context of {width}"
+        raise UsageError(Diagnostic("bad-max-length", message, help="ask for fewer"))
+    return width - new + 1
 
 
 def _max_length(model: Model, options: RunOptions) -> int:

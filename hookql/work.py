@@ -19,6 +19,8 @@ from hookql.plan import Plan
 
 # Cost follows padded tokens: a CPU is fastest on short batches, a GPU wants long ones.
 _TOKENS_PER_BATCH = {"cpu": 512, "cuda": 8192}
+# A token at a time a batch costs little more than a sample: prompts and what is written together.
+_GENERATING = 4
 
 
 class Source(Protocol):
@@ -72,12 +74,21 @@ def token_work(
     assert isinstance(feed, TokenFeed)
     alone = plan.probe.mixing is Mixing.SAMPLES
     tokens = options.get("tokens_per_batch") or _TOKENS_PER_BATCH.get(model.device.type, 512)
+    rows = options.get("batch_size")
+    if plan.query.generation is not None:
+        asked = plan.query.generation.arguments
+        # Samples that draw their tokens do so alone, so that none depends on another.
+        alone = alone or bool(asked.get("do_sample"))
+        if options.get("tokens_per_batch") is None:
+            tokens *= _GENERATING
+        most = max(1, tokens // int(asked["max_new_tokens"]))
+        rows = most if rows is None else min(rows, most)
     cut = batches(
         contexts,
         window_contexts=_window_contexts(plan),
         window_tokens=_window_tokens(plan, tokens),
         tokens_per_batch=tokens,
-        batch_size=1 if alone else options.get("batch_size"),
+        batch_size=1 if alone else rows,
         group=length_group(model.module, plan.probe.mixing is Mixing.PADDING),
         pad_id=feed.pad_id,
     )

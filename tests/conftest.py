@@ -10,6 +10,8 @@ from pathlib import Path
 # Before torch and transformers are imported: no test asks a hub, and two workers share two cores.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Every hook proves that nothing was written into what it was shown.
+os.environ.setdefault("HOOKQL_PARANOID", "1")
 
 import pytest
 import torch

@@ -18,12 +18,14 @@ from torch import Tensor, nn
 
 import hookql
 from hookql.data.read import open_data
+from hookql.language import pieces, plugins
 from hookql.models.load import wrap_model
 from hookql.models.tree import render_modules
 from hookql.results.netcdf import save
 from hookql.results.tree import build_tree
 from hookql.statistics import core
 from hookql.statistics.moments import Moments
+from tests.extending.made import pieces_as_before
 from tests.models.test_mixing import Sorted, Twice
 from tests.models.test_probe import Broken, Noisy
 from tests.results import made
@@ -235,10 +237,13 @@ def test_plugins(golden: Golden, tmp_path: Path) -> None:
             Path(f"{name}.py").write_text(text)
             patch.syspath_prepend(Path.cwd())
             patch.setattr(core, "STATISTICS", registry)
-            entries = [EntryPoint("extra", name, core.GROUP)]
+            entries = [EntryPoint("extra", name, "hookql.statistics")]
             vars(entries[0]).update(dist=SimpleNamespace(name=name.replace("_", "-")))
-            patch.setattr(core, "entry_points", lambda group: entries)
-            return len(registry)
+            found = {"hookql.statistics": entries}
+            patch.setattr(plugins, "entry_points", lambda group: found.get(group, []))
+            patch.setattr(pieces.LOADING, "done", set())
+            with pieces_as_before():
+                return len(registry)
 
         return case
 

@@ -29,6 +29,7 @@ from hookql.language.parser import parse
 from hookql.models.load import load_model
 from hookql.statistics import STATISTICS
 from tests import oracle
+from tests.extending.made import pieces_as_before
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -41,6 +42,13 @@ SCRIPTS = sorted(ROOT.glob("examples/*.py"))
 RUN = "<!-- run -->"
 RUN_WRONG = "<!-- run: an error -->"
 FILE = re.compile(r"<!-- file: (\S+) -->")
+
+
+@pytest.fixture(autouse=True)
+def pieces() -> Iterator[None]:
+    """What a page adds to the language is gone afterwards."""
+    with pieces_as_before():
+        yield
 
 
 def name_of(path: Path) -> str:
@@ -197,8 +205,11 @@ def test_example_queries_run(query: Path, workplace: Path) -> None:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
-def test_example_scripts_run(script: Path, workplace: Path, capsys: Any) -> None:
+def test_example_scripts_run(
+    script: Path, workplace: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each script runs to its end and prints something."""
+    monkeypatch.setenv("SAE_STEPS", "90")  # the whole of it takes half a minute
     runpy.run_path(str(workplace / "examples" / script.name), run_name="__main__")
     assert capsys.readouterr().out.strip()
 

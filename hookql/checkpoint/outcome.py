@@ -14,11 +14,12 @@ import numpy as np
 
 from hookql.checkpoint.state import Kept, attributes_of
 from hookql.data.tokens import Skipped
-from hookql.engines.outcome import Outcome
+from hookql.engines.outcome import Generated, Outcome
 from hookql.errors import Diagnostic, HookQLError
 from hookql.jobs import Job, NonFinite
 from hookql.predicates.groups import GroupTable
 from hookql.statistics.each_group import EachGroup
+from hookql.statistics.offered import Offered
 
 # What the plan makes; all other fields are numbers, or lists of them.
 _MADE = ("detectors", "tables", "pairs", "group_bytes")
@@ -62,6 +63,7 @@ def restore(outcome: Outcome, state: Mapping[str, Any]) -> None:
 def _restore(outcome: Outcome, state: Mapping[str, Any]) -> None:
     counts = dict(state["counts"])
     counts["skipped_contexts"] = [Skipped(*each) for each in counts["skipped_contexts"]]
+    counts["generated"] = [Generated(*each) for each in counts["generated"]]
     _same(len(outcome.kept), len(counts["kept"]))
     for name, value in counts.items():
         _same(hasattr(outcome, name), True)
@@ -77,9 +79,9 @@ def _restore(outcome: Outcome, state: Mapping[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers as they are, and what was skipped as tuples."""
+    """Numbers as they are; what was skipped, and what was generated, as tuples."""
     if isinstance(value, list):
-        return [attrs.astuple(each) if isinstance(each, Skipped) else each for each in value]
+        return [attrs.astuple(each) if attrs.has(type(each)) else each for each in value]
     return value
 
 
@@ -157,6 +159,8 @@ def _complete(accumulator: Any, fresh: Any) -> None:
     for name, value in mine.items():
         if isinstance(value, Kept):
             object.__setattr__(accumulator, name, theirs[name])
+    if isinstance(accumulator, Offered):
+        accumulator.renew(Kept)
     if isinstance(fresh, EachGroup):
         for each in accumulator.states:
             _complete(each, fresh.make())

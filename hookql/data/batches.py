@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from attrs import evolve, field, frozen
 
-from hookql.data.encode import Context
+from hookql.data.encode import ROLE, Context
 from hookql.data.limits import WINDOW_BYTES, weight
 from hookql.language import ast
 
@@ -37,7 +37,8 @@ class Batch:
     ``signals`` are numbers of the model's own prediction by name, ``values`` numbers of a module
     by the expression that says them: whoever runs the model adds them, (B, S) each. ``target`` has
     the rows of the decoder, of the same B samples. Samples whose index is below ``complete`` have
-    no row in a later batch.
+    no row in a later batch. ``fed`` bool (B, S) says which of the tokens are rows of this batch;
+    None: all. The others are known, as what came before or comes after, and count elsewhere.
     """
 
     ids: npt.NDArray[np.int64]
@@ -49,6 +50,12 @@ class Batch:
     values: Mapping[ast.Expression, Values] = field(factory=dict)
     target: Batch | None = None
     complete: int = 0
+    fed: npt.NDArray[np.bool_] | None = None
+
+    @property
+    def rows(self) -> npt.NDArray[np.bool_]:
+        """The tokens that are rows, bool (B, S): never True in padding."""
+        return self.mask if self.fed is None else self.fed
 
     @property
     def length(self) -> npt.NDArray[np.int64]:
@@ -71,6 +78,23 @@ class Batch:
         for row, context in enumerate(self.contexts):
             offset[row, : len(context.offset)] = context.offset
         return offset
+
+    @cached_property
+    def generated(self) -> npt.NDArray[np.int64]:
+        """Which generated token each is, from 0; negative for those of the prompt, int64 (B, S)."""
+        whole = self.ids.shape[1]
+        given = [whole if c.prompt is None else c.prompt for c in self.contexts]
+        return np.arange(whole, dtype=np.int64)[None] - np.array(given, np.int64)[:, None]
+
+    @cached_property
+    def role(self) -> npt.NDArray[np.str_] | None:
+        """Who says each token, text `ROLE` (B, S), "" where nobody; None where there is no chat."""
+        role = np.zeros(self.ids.shape, ROLE)
+        for row, context in enumerate(self.contexts):
+            if context.roles is None:
+                return None
+            role[row, : len(context.roles)] = context.roles
+        return role
 
     @cached_property
     def spans(self) -> npt.NDArray[np.int32] | None:

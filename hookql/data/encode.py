@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from attrs import Factory, define, evolve, field, frozen
 
-from hookql.data.limits import WINDOW_BYTES, weight
+from hookql.data.chat import encode_chats
 from hookql.data.overflow import Overflow, check_overflow, no_room, too_long
-from hookql.data.pack import Packer
-from hookql.data.samples import Sample
+from hookql.data.pack import Packer, separator
+from hookql.data.samples import AT_ONCE, Sample, chunks
+from hookql.data.speakers import ROLE as ROLE
+from hookql.data.speakers import Chats
 from hookql.data.targets import encode_targets, packed_target, split_target, target_sample
 from hookql.data.tokens import (
     Encoded,
@@ -30,9 +32,8 @@ _Encode: TypeAlias = Callable[[Sequence[Sample]], list[Encoded]]
 Ints: TypeAlias = npt.NDArray[np.int64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
 
-# Samples are tokenised this many at a time, or fewer when they are long.
-_SAMPLES = 256
-_CHARACTERS = 1 << 20
+# What a chat template cannot do: samples that may be skipped.
+_NO_TEXT = ("template-refuses", "unclear-roles")
 
 
 @frozen(eq=False)
@@ -49,6 +50,9 @@ class Context:
     contexts. ``spans`` int32 (L, 2), or None where nobody asked: the characters of its sample's
     text that a token is from, half-open, -1 where it is from none. ``target`` is the row that
     enters the decoder beside this one; its samples' text is the decoder's.
+
+    ``prompt`` is how many of the tokens were given; the model generated those behind. None: all.
+    ``roles`` text `ROLE` (L,): who says each token in a chat, "" where nobody; None without a chat.
     """
 
     ids: Ints
@@ -62,6 +66,8 @@ class Context:
     )
     spans: npt.NDArray[np.int32] | None = None
     target: Context | None = None
+    prompt: int | None = None
+    roles: npt.NDArray[np.str_] | None = None
 
 
 @define
@@ -96,10 +102,15 @@ class Encoder:
     refuses is left out and stands in ``refused``, as does one whose text for the decoder it
     refuses; "stop" raises. All four may be set until the contexts are asked for.
 
+    ``chat`` names the column that holds messages, which the tokenizer's chat template renders; with
+    ``add_generation_prompt`` it writes the header of an answer behind them. The contexts then say
+    who says each token.
+
     Raises:
-        UsageError: for an unknown ``overflow``, or a ``max_length`` with no room for a token.
+        UsageError: for an unknown ``overflow``, a ``max_length`` with no room for a token, or chats
+            where the tokenizer has no template.
         DataError: while iterating, for a sample that cannot be tokenised, is too long with
-            ``error`` or a target, or has no text for the decoder.
+            ``error`` or a target, has no text for the decoder, or is no chat.
     """
 
     def __init__(
@@ -111,6 +122,7 @@ class Encoder:
         spans: bool = False,
         target: str | None = None,
         target_start: int = 0,
+        chat: str | None = None,
         on_error: Literal["stop", "skip"] = "stop",
     ) -> None:
         check_overflow(tokenizer, max_length, overflow)
@@ -120,6 +132,8 @@ class Encoder:
         self.spans = spans
         self.target = target
         self.target_start = target_start
+        self.chats = None if chat is None else Chats(tokenizer, chat)
+        self.add_generation_prompt = False
         self.on_error = on_error
         self.counts = Counts()
         self.refused: list[Skipped] = []
@@ -140,8 +154,8 @@ class Encoder:
 
     def _encoded(self, samples: Iterable[Sample]) -> Rows:
         """Each sample with its tokens, those without a content token left out."""
-        for chunk in _chunks(samples):
-            rows = self._tried(lambda some: encode_texts(self.tokenizer, some, self.spans), chunk)
+        for chunk in chunks(samples if self.chats is None else self._rendered(samples)):
+            rows = self._tried(self._encode, chunk)
             self.counts.samples += len(chunk)
             for sample, row in zip(chunk, rows, strict=True):
                 if row is None:
@@ -151,6 +165,24 @@ class Encoder:
                 else:
                     yield sample, row
 
+    def _encode(self, samples: Sequence[Sample]) -> list[Encoded]:
+        if self.chats is not None:
+            return encode_chats(self.tokenizer, samples)
+        return encode_texts(self.tokenizer, samples, self.spans)
+
+    def _rendered(self, samples: Iterable[Sample]) -> Iterator[Sample]:
+        """Each sample with its chat as text, those left out that are to be skipped."""
+        assert self.chats is not None
+        self.chats.prompt = self.add_generation_prompt
+        for sample in samples:
+            try:
+                yield self.chats(sample)
+            except DataError as error:
+                if self.on_error == "stop" or error.code not in _NO_TEXT:
+                    raise
+                self.counts.samples += 1
+                self.refused.append(_skipped(sample, error))
+
     def _tried(self, encode: _Encode, samples: Sequence[Sample]) -> Sequence[Encoded | None]:
         """The tokens of each sample, None where the tokenizer refuses one that is to be skipped."""
         try:
@@ -159,8 +191,7 @@ class Encoder:
             if self.on_error == "stop" or error.code != "cannot-tokenise":
                 raise
             if len(samples) == 1:
-                reason = error.message.removeprefix(f"{samples[0].describe()} ")
-                self.refused.append(Skipped(samples[0].index, -1, reason))
+                self.refused.append(_skipped(samples[0], error))
                 return [None]
         return [self._tried(encode, [sample])[0] for sample in samples]
 
@@ -170,7 +201,10 @@ class Encoder:
             if self.max_length is None or len(row.ids) <= self.max_length:
                 yield _context(sample, row, 0, 0)
             elif self.overflow == "error":
-                choices = "split, truncate or pack" if self.target is None else "truncate"
+                choices: str | None = "split, truncate or pack"
+                if self.target is not None or self.add_generation_prompt:
+                    # The end of a chat is the header of the answer that is to be written.
+                    choices = None if self.chats is not None else "truncate"
                 raise too_long(sample.describe(), len(row.ids), self.max_length, choices)
             elif self.overflow == "split" and self.target is not None:
                 raise split_target(sample, len(row.ids), self.max_length)
@@ -179,7 +213,7 @@ class Encoder:
 
     def _cut(self, sample: Sample, row: Encoded, max_length: int) -> Iterator[Context]:
         """The pieces of a long sample, each between the row's own leading and trailing specials."""
-        head, tail = ends(row.special)
+        head, tail = ends(row)
         room = max_length - head - tail
         if room < 1:
             raise no_room(max_length, head + tail)
@@ -199,7 +233,7 @@ class Encoder:
     def _packed(self, rows: Rows) -> Iterator[Context]:
         """Full contexts of successive samples."""
         assert self.max_length is not None
-        packer = Packer(self.max_length, _separator(self.tokenizer))
+        packer = Packer(self.max_length, separator(self.tokenizer))
         for chunk, packed in enumerate(packer(rows)):
             self.counts.samples_split = packer.split
             row = packed.row
@@ -213,12 +247,13 @@ class Encoder:
                 packed.earlier,
                 offset,
                 row.spans,
+                roles=row.roles,
             )
         self.counts.samples_split = packer.split
 
     def _aimed(self, contexts: Iterator[Context], column: str) -> Iterator[Context]:
         """Contexts of one whole sample each, with the decoder's row beside each."""
-        while some := list(islice(contexts, _SAMPLES)):
+        while some := list(islice(contexts, AT_ONCE)):
             samples = [target_sample(context.samples[0], column) for context in some]
             rows = self._tried(self._targets, samples)
             for context, sample, row in zip(some, samples, rows, strict=True):
@@ -247,28 +282,9 @@ def _context(sample: Sample, row: Encoded, chunk: int, before: int) -> Context:
         chunk,
         offset=np.full(length, before, np.int64),
         spans=row.spans,
+        roles=row.roles,
     )
 
 
-def _chunks(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
-    """Samples in lists bounded by number and characters (one sample may exceed the latter)."""
-    chunk: list[Sample] = []
-    characters = columns = 0
-    for sample in samples:
-        chunk.append(sample)
-        characters += len(sample.text)
-        columns += weight(sample.row)
-        if len(chunk) == _SAMPLES or characters >= _CHARACTERS or columns >= WINDOW_BYTES:
-            yield chunk
-            chunk, characters, columns = [], 0, 0
-    if chunk:
-        yield chunk
-
-
-def _separator(tokenizer: Any) -> int | None:
-    """The token that stands between packed samples where the tokenizer adds none of its own."""
-    for role in ("eos", "bos", "sep"):
-        token = getattr(tokenizer, f"{role}_token_id", None)
-        if isinstance(token, int):
-            return token
-    return None
+def _skipped(sample: Sample, error: DataError) -> Skipped:
+    return Skipped(sample.index, -1, error.message.removeprefix(sample.describe()).lstrip(": "))

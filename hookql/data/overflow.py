@@ -53,12 +53,13 @@ def no_room(max_length: int, specials: int) -> UsageError:
     )
 
 
-def too_long(said: str, length: int, most: int, choices: str) -> DataError:
-    """The error for a text of more tokens than there may be; ``choices`` of --overflow help."""
+def too_long(said: str, length: int, most: int, choices: str | None) -> DataError:
+    """The error for a text of more tokens than there may be; ``choices`` of --overflow may help."""
+    help = f"choose what becomes of long samples with --overflow {choices}"
     return DataError(
         Diagnostic(
             "too-long",
             f"{said} has {length} tokens, more than the limit of {most}",
-            help=f"choose what becomes of long samples with --overflow {choices}",
+            help=help if choices else "shorten it, or ask for fewer new tokens",
         )
     )

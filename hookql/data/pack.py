@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from attrs import frozen
 
 from hookql.data.samples import Sample
-from hookql.data.tokens import Encoded, Rows
+from hookql.data.tokens import Encoded, Rows, joined
 
 
 @frozen(eq=False)
@@ -51,7 +52,7 @@ class Packer:
         last: Sample | None = None
         for sample, row in rows:
             if last is not None and self.separator is not None and not row.special.any():
-                self._add(last, _separating(self.separator, row.spans is not None))
+                self._add(last, _separating(self.separator, row))
             self._add(sample, row)
             last = sample
             while self._held >= self.length:
@@ -83,7 +84,7 @@ class Packer:
             owners.append(len(samples) - 1)
             count -= len(row.ids)
         owner = np.repeat(np.array(owners), [len(row.ids) for row in taken])
-        return self._packed(_joined(taken), owner, tuple(samples))
+        return self._packed(joined(taken), owner, tuple(samples))
 
     def _packed(
         self, row: Encoded, owner: npt.NDArray[np.int64], samples: tuple[Sample, ...]
@@ -100,15 +101,17 @@ class Packer:
         return packed
 
 
-def _separating(token: int, spans: bool) -> Encoded:
-    nowhere = np.full((1, 2), -1, np.int32) if spans else None
-    return Encoded(np.array([token]), np.ones(1, np.bool_), nowhere)
+def _separating(token: int, row: Encoded) -> Encoded:
+    """The separator as a row that goes with another."""
+    spans = None if row.spans is None else np.full((1, 2), -1, np.int32)
+    roles = None if row.roles is None else np.zeros(1, row.roles.dtype)
+    return Encoded(np.array([token]), np.ones(1, np.bool_), spans, roles)
 
 
-def _joined(rows: list[Encoded]) -> Encoded:
-    spans = [row.spans for row in rows if row.spans is not None]
-    return Encoded(
-        np.concatenate([row.ids for row in rows]),
-        np.concatenate([row.special for row in rows]),
-        np.concatenate(spans) if spans else None,
-    )
+def separator(tokenizer: Any) -> int | None:
+    """The token that stands between packed samples where the tokenizer adds none of its own."""
+    for role in ("eos", "bos", "sep"):
+        token = getattr(tokenizer, f"{role}_token_id", None)
+        if isinstance(token, int):
+            return token
+    return None

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import TypeAlias
 
 from attrs import field, frozen
 
 from hookql.data.jsonl import kind
 from hookql.data.limits import LONGEST, too_long
+from hookql.data.messages import MESSAGES
 from hookql.data.samples import Dataset, no_samples, numbered
 from hookql.data.sources import TEXT, Opened, Record, has_splits, in_memory, open_source
 from hookql.errors import DataError, Diagnostic, UsageError, did_you_mean, listing
+
+_Text: TypeAlias = Callable[[object, str, str], str]  # of a value, its column, its place
 
 
 def open_data(
@@ -21,6 +25,7 @@ def open_data(
     column: str | None = None,
     split: str | None = None,
     limit: int | None = None,
+    chat: bool = False,
 ) -> Dataset:
     """Open data for reading, sample by sample; nothing is held in memory that need not be.
 
@@ -32,6 +37,8 @@ def open_data(
         column: the column that holds the text; by default ``text``, else the only text column.
         split: the split of a data set.
         limit: read at most this many samples, in data order.
+        chat: the column (by default ``messages``) holds a chat's messages instead; the text of a
+            sample is "" then, until a tokenizer's template makes it.
 
     Raises:
         UsageError: where the arguments do not go together or name nothing.
@@ -44,13 +51,18 @@ def open_data(
         raise _usage("no-data", "there is no data", 'give --data FILE or --text "..."')
     if limit is not None and limit < 1:
         raise _usage("bad-limit", f"the limit must be 1 or more, not {limit}")
+    if chat and given:
+        help = "give a .jsonl file with a list of messages a line, in a column `messages`"
+        raise _usage("texts-are-no-chat", "texts given directly are no chats", help)
     opened = in_memory(given, "<text>") if data is None else open_source(data, split)
     if split is not None and not has_splits(data):
         raise _usage("no-splits", f"{opened.source} has no splits", "leave --split out")
-    return _dataset(opened, column, limit)
+    if chat:
+        return _dataset(opened, column or MESSAGES, limit, _empty)
+    return _dataset(opened, column, limit, _text)
 
 
-def _dataset(opened: Opened, column: str | None, limit: int | None) -> Dataset:
+def _dataset(opened: Opened, column: str | None, limit: int | None, text: _Text) -> Dataset:
     if opened.columns is not None and column is not None:
         _check_column(column, opened.columns, opened.source)
     if opened.strings is not None and column is None:
@@ -62,7 +74,7 @@ def _dataset(opened: Opened, column: str | None, limit: int | None) -> Dataset:
     return Dataset(
         opened.source,
         opened.columns,
-        lambda: numbered(islice(_texts(start(), column, opened.source), limit)),
+        lambda: numbered(islice(_texts(start(), column, opened.source, text), limit)),
         lambda: _limited(opened.count(limit), limit),
         opened.reads_again,
     )
@@ -98,7 +110,7 @@ def _limited(total: int | None, limit: int | None) -> int | None:
 
 
 def _texts(
-    records: Iterator[Record], column: str | None, source: str
+    records: Iterator[Record], column: str | None, source: str, text: _Text
 ) -> Iterator[tuple[str | None, str, Mapping[str, object]]]:
     """Place, text and row of each record; an empty record is an empty text."""
     for number, (place, row) in enumerate(records):
@@ -117,7 +129,12 @@ def _texts(
                     notes=(f"columns there: {listing(tuple(map(str, row)))}",),
                 )
             )
-        yield place, _text(row[column], column, where), row
+        yield place, text(row[column], column, where), row
+
+
+def _empty(value: object, column: str, where: str) -> str:
+    """The text of a chat, which only a tokenizer's template can make."""
+    return ""
 
 
 def _text(value: object, column: str, where: str) -> str:

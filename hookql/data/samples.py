@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeAlias
 
 import numpy as np
 from attrs import define, field, frozen
 
+from hookql.data.limits import WINDOW_BYTES, weight
 from hookql.errors import DataError, Diagnostic
+
+# Samples are tokenised this many at a time, or fewer when they are long.
+AT_ONCE = 256
+_CHARACTERS = 1 << 20
 
 
 class Field(str):
@@ -20,18 +26,24 @@ class Field(str):
     __slots__ = ()
 
 
+Said: TypeAlias = tuple[tuple[int, str], ...]
+"""Who says which part of a text: where each part ends, and the role, "" where it is nobody's."""
+
+
 @frozen
 class Sample:
     """One text of the data.
 
     ``index`` counts samples in data order from 0, empty ones included; ``row`` holds every column
-    of the data, the text's own too; ``place`` is ``file:line`` where that is known.
+    of the data, the text's own too; ``place`` is ``file:line`` where that is known. ``said`` is
+    there for a chat's text, which is "" until a tokenizer's template has made it.
     """
 
     index: int
     text: str
     row: Mapping[str, object]
     place: str | None = field(default=None, eq=False)
+    said: Said | None = field(default=None, eq=False)
 
     def describe(self) -> str:
         """``sample 3 (text.txt:4)``, for messages."""
@@ -139,3 +151,18 @@ def numbered(records: Iterable[tuple[str | None, str, Mapping[str, object]]]) ->
     """Samples from (place, text, row) records."""
     for index, (place, text, row) in enumerate(records):
         yield Sample(index, text, row, place)
+
+
+def chunks(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
+    """Samples in lists bounded by number and characters (one sample may exceed the latter)."""
+    chunk: list[Sample] = []
+    characters = columns = 0
+    for sample in samples:
+        chunk.append(sample)
+        characters += len(sample.text)
+        columns += weight(sample.row)
+        if len(chunk) == AT_ONCE or characters >= _CHARACTERS or columns >= WINDOW_BYTES:
+            yield chunk
+            chunk, characters, columns = [], 0, 0
+    if chunk:
+        yield chunk

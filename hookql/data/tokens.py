@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,24 +20,36 @@ class Encoded:
     """A text's token ids, int64 (L,), and which of them the tokenizer added, bool (L,).
 
     ``spans`` int32 (L, 2), where they were asked for: the characters of the text that each token
-    is from, half-open, -1 where the tokenizer added it.
+    is from, half-open, -1 where the tokenizer added it. ``roles`` text (L,), of a chat: who says
+    each token.
     """
 
     ids: npt.NDArray[np.int64]
     special: npt.NDArray[np.bool_]
     spans: npt.NDArray[np.int32] | None = None
+    roles: npt.NDArray[np.str_] | None = None
 
     def cut(self, *parts: slice) -> Encoded:
         """These parts of it, joined; one part is a view."""
-        if len(parts) == 1:
-            spans = None if self.spans is None else self.spans[parts[0]]
-            return Encoded(self.ids[parts[0]], self.special[parts[0]], spans)
-        spans = None if self.spans is None else np.concatenate([self.spans[p] for p in parts])
-        return Encoded(
-            np.concatenate([self.ids[part] for part in parts]),
-            np.concatenate([self.special[part] for part in parts]),
-            spans,
-        )
+        some = [self._part(part) for part in parts]
+        return some[0] if len(some) == 1 else joined(some)
+
+    def _part(self, part: slice) -> Encoded:
+        spans = None if self.spans is None else self.spans[part]
+        roles = None if self.roles is None else self.roles[part]
+        return Encoded(self.ids[part], self.special[part], spans, roles)
+
+
+def joined(rows: Sequence[Encoded]) -> Encoded:
+    """One row of several, one behind the other."""
+    spans = [row.spans for row in rows if row.spans is not None]
+    roles = [row.roles for row in rows if row.roles is not None]
+    return Encoded(
+        np.concatenate([row.ids for row in rows]),
+        np.concatenate([row.special for row in rows]),
+        np.concatenate(spans) if spans else None,
+        np.concatenate(roles) if roles else None,
+    )
 
 
 @frozen
@@ -69,12 +81,27 @@ def encode_texts(
     """
     if spans and not has_spans(tokenizer):
         raise needs_offsets()
+
+    def encode(some: Sequence[Sample]) -> list[Encoded]:
+        return _encode(tokenizer, [sample.text for sample in some], spans, target)
+
+    return all_or_each(encode, samples)
+
+
+def all_or_each(
+    encode: Callable[[Sequence[Sample]], list[Encoded]], samples: Sequence[Sample]
+) -> list[Encoded]:
+    """What ``encode`` makes of the samples, one by one where it fails on all at once.
+
+    Raises:
+        DataError: naming the sample that it fails on.
+    """
     try:
-        return _encode(tokenizer, [sample.text for sample in samples], spans, target)
+        return encode(samples)
     except BaseException as error:
         if not _refuses(error):
             raise
-        return [_encode_one(tokenizer, sample, spans, target) for sample in samples]
+        return [_encode_one(encode, sample) for sample in samples]
 
 
 def has_spans(tokenizer: Any) -> bool:
@@ -93,14 +120,18 @@ def needs_offsets() -> UsageError:
     )
 
 
-def ends(special: npt.NDArray[np.bool_]) -> tuple[int, int]:
-    """How many special tokens lead and trail a row that has at least one other token."""
-    return int(np.argmin(special)), int(np.argmin(special[::-1]))
+def ends(row: Encoded) -> tuple[int, int]:
+    """How many special tokens lead and trail a row that has at least one other token.
+
+    In a chat only those count that nobody says: headers stand in the middle of it too.
+    """
+    added = row.special if row.roles is None else row.special & (row.roles == "")
+    return int(np.argmin(added)), int(np.argmin(added[::-1]))
 
 
-def _encode_one(tokenizer: Any, sample: Sample, spans: bool, target: bool) -> Encoded:
+def _encode_one(encode: Callable[[Sequence[Sample]], list[Encoded]], sample: Sample) -> Encoded:
     try:
-        return _encode(tokenizer, [sample.text], spans, target)[0]
+        return encode([sample])[0]
     except BaseException as error:
         if not _refuses(error):
             raise

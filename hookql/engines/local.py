@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -14,6 +14,7 @@ from attrs import define, frozen
 from hookql.data.batches import EVERYTHING, Batch
 from hookql.detectors import out_of_memory
 from hookql.engines.failures import Failure, device_lost, model_failed, reason_of, skipped_of
+from hookql.engines.generating import Generator
 from hookql.engines.outcome import Outcome
 from hookql.engines.parts import checksum, halves, padded_tokens
 from hookql.engines.passes import Pass, Taken
@@ -71,13 +72,12 @@ def run(
     started = time.perf_counter() - outcome.seconds
     module = plan.model.module
     passes = Pass(plan, outcome, hold=on_error == "skip")
-    runner = _Runner(plan, work.inputs, passes, group_bytes, skip=on_error == "skip")
+    generation, generator = plan.query.generation, None
+    if generation is not None:
+        generator = Generator(plan, passes, generation.arguments)
+    runner = _Runner(plan, work.inputs, passes, group_bytes, on_error == "skip", generator)
     done, pinned = 0, 0
-    with (
-        observing(module),
-        hooked(module, passes.taps()),
-        leaving(module, plan.leave, passes.ready),
-    ):
+    with observing(module), _attached(plan, passes, generator):
         for batch in work.batches:
             done, pinned = done + 1, checksum(batch, pinned)
             if done > outcome.done:
@@ -99,6 +99,18 @@ def run(
     return outcome
 
 
+@contextlib.contextmanager
+def _attached(plan: Plan, passes: Pass, generator: Generator | None) -> Iterator[None]:
+    """The hooks of a run: they stop the pass where nothing more is needed, unless it generates."""
+    module = plan.model.module
+    if generator is not None:
+        with generator.attached():
+            yield
+        return
+    with hooked(module, passes.taps()), leaving(module, plan.leave, passes.ready):
+        yield
+
+
 @define(eq=False)
 class _Runner:
     """Runs a batch whole or, where that does not go, in halves of its contexts, and so on."""
@@ -108,6 +120,7 @@ class _Runner:
     passes: Pass
     group_bytes: int
     skip: bool
+    generator: Generator | None = None
 
     def run(self, batch: Batch) -> None:
         """Run a batch of the work."""
@@ -123,15 +136,13 @@ class _Runner:
         if several and outcome.too_large is not None and padded_tokens(batch) >= outcome.too_large:
             self._run_halves(batch, taken)
             return True
-        if not self.passes.begin(batch, taken):
+        if self.generator is None and not self.passes.begin(batch, taken):
             outcome.skipped += int(batch.mask.sum())
             return False
         _check_bytes(outcome, self.group_bytes)
         # Nothing of the error may live on where memory is short: it holds the pass's tensors.
-        failure = self._attempt(batch)
+        failure = self._attempt(batch, taken)
         if failure is None:
-            self.passes.finish()
-            self._succeeded(batch)
             return False
         taken = self.passes.abandon()
         if failure.memory:
@@ -146,11 +157,15 @@ class _Runner:
         first, second = (self._run(half, taken) for half in halves(batch))
         return first or second
 
-    def _attempt(self, batch: Batch) -> Failure | None:
+    def _attempt(self, batch: Batch, taken: Taken | None) -> Failure | None:
         """The forward pass. Raises ModelError for a failure that no part of the batch can mend."""
         several = len(batch.contexts) > 1
         try:
-            _forward(self.plan, batch, self.inputs(batch))
+            fed = batch
+            if self.generator is not None:
+                fed = self.generator(batch, taken)
+            else:
+                _forward(self.plan, batch, self.inputs(batch))
             for swallowed in self.passes.failures():
                 raise swallowed
         except HookQLError:
@@ -165,10 +180,15 @@ class _Runner:
             if (self.skip and not device_lost(error)) or (memory and several):
                 return Failure(reason_of(error), memory)
             raise model_failed(batch, error) from error
+        if self.generator is None:
+            self.passes.finish()
+        else:
+            self.passes.outcome.generated += self.generator.made
+        self._succeeded(fed, padded_tokens(batch))
         return None
 
-    def _succeeded(self, batch: Batch) -> None:
-        outcome, size = self.passes.outcome, padded_tokens(batch)
+    def _succeeded(self, batch: Batch, size: int) -> None:
+        outcome = self.passes.outcome
         outcome.tokens += int(batch.mask.sum())
         outcome.padding += int((~batch.mask).sum())
         outcome.batches += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from hookql.assembly import bytes_a_group, group_tables, make_detectors
 from hookql.data.tokens import Skipped
@@ -13,6 +13,19 @@ from hookql.detectors import Detector, Place
 from hookql.plan import Plan
 from hookql.predicates.groups import GroupTable
 from hookql.selection import SPAN, PairTable
+
+
+@frozen
+class Generated:
+    """What the model wrote behind a sample: its text, how many tokens, whether it came to an end.
+
+    A token that ends it is counted, and not in the text.
+    """
+
+    sample: int
+    text: str
+    tokens: int
+    ended: bool
 
 
 @define(eq=False)
@@ -42,6 +55,7 @@ class Outcome:
     halved: int = 0  # batches run in parts because memory did not suffice for the whole
     failed: int = 0  # tokens of the contexts that were skipped
     skipped_contexts: list[Skipped] = field(factory=list)  # those that the model failed on
+    generated: list[Generated] = field(factory=list)  # in the order of the batches
 
     @classmethod
     def of(cls, plan: Plan, width: int) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from attrs import define, field
@@ -10,11 +11,12 @@ from torch import Tensor
 from hookql.data.batches import Batch
 from hookql.detectors import Detector, Place, with_signals
 from hookql.engines.outcome import Outcome
+from hookql.errors import Diagnostic, ModelError
 from hookql.jobs import grouped
 from hookql.models.ports import HookPoint
 from hookql.models.signals import read_signals
 from hookql.plan import Plan
-from hookql.selection import Scene, Selection
+from hookql.selection import Read, Scene, Selection
 
 Taken = Mapping[Place, int]
 """The calls of each place whose rows were reduced in an earlier pass over the same contexts."""
@@ -49,10 +51,13 @@ class Pass:
             taps[logits] = self._predict if others is None else _both(others, self._predict)
         return taps
 
-    def begin(self, batch: Batch, taken: Taken | None = None) -> bool:
-        """Take up a batch; whether it has to run at all. If not, it is finished."""
+    def begin(self, batch: Batch, taken: Taken | None = None, read: Read | None = None) -> bool:
+        """Take up a batch; whether it has to run at all. If not, it is finished.
+
+        ``read`` makes rows of tensors whose tokens do not lie as the batch's do.
+        """
         plan = self.plan
-        self.scenes = {"text": Scene(batch, self.outcome.width, plan.columns)}
+        self.scenes = {"text": Scene(batch, self.outcome.width, plan.columns, read)}
         if batch.target is not None:
             self.scenes["target"] = Scene(batch.target, self.outcome.width, plan.columns)
         self.selections = [None] * len(plan.selectors)
@@ -72,6 +77,11 @@ class Pass:
             before = 0 if taken is None else taken[place]
             detector.begin(self.scenes[stream], self.selections, taken=before, hold=self.hold)
         return True
+
+    def expect(self, taken: Taken | None) -> None:
+        """A pass is to come: should it fail before it begins, ``taken`` is all that was reduced."""
+        for place, detector in self.outcome.detectors.items():
+            detector.taken = 0 if taken is None else taken[place]
 
     def ready(self) -> bool:
         """Whether all that is needed of a pass has been seen."""
@@ -103,7 +113,7 @@ class Pass:
     def _select(self, number: int) -> None:
         selector, predicate = self.plan.selectors[number], self.plan.predicates[number]
         scene = self.scenes[selector.stream]
-        kept, undefined = (scene.batch.mask, 0) if predicate is None else predicate(scene.batch)
+        kept, undefined = (scene.batch.rows, 0) if predicate is None else predicate(scene.batch)
         table = self.outcome.tables.get((selector.keys, selector.stream))
         selection, nowhere = grouped(scene, kept, table, self.plan.has(selector.keys))
         self.selections[number] = selection
@@ -121,11 +131,22 @@ class Pass:
         wanted = frozenset[str]().union(*(c.signals for c in self.plan.columns.values()))
         wanted |= frozenset[str]().union(*(p.signals for p in self.plan.predicates if p))
         try:
-            with_signals(scene, read_signals(logits, scene.batch, wanted))
+            point = self.plan.logits
+            assert point is not None
+            rows = scene.rows(self.plan.probe.seen[point].layout, logits)
+            if len(rows) != math.prod(scene.size):
+                raise _too_few_logits(len(rows), scene.size)
+            with_signals(scene, read_signals(rows.reshape(*scene.size, -1), scene.batch, wanted))
         except Exception as error:
             self._failure = error
             raise
         self.predicted = True
+
+
+def _too_few_logits(rows: int, size: tuple[int, int]) -> ModelError:
+    message = f"the model gave logits of {rows} tokens for a batch of {size[0]} x {size[1]}"
+    help = "call it with `logits_to_keep=0`: the query asks for the prediction at every token"
+    return ModelError(Diagnostic("unaligned", message, help=help))
 
 
 def _dispatch(users: Sequence[tuple[Detector, str]]) -> Callable[[Tensor], None]:

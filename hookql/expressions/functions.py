@@ -1,6 +1,6 @@
 """What a function of expressions is, and the registry through which functions enter.
 
-To add one, write it in a file of this folder with ``@function(...)``::
+To add one of HookQL's own, write it in a file of this folder with ``@function(...)``::
 
     @function("cos", values=2, axes="last", unseen=is_zero)
     def cos(a: Tensor, b: Tensor) -> Tensor:
@@ -12,13 +12,18 @@ It is given tensors with the row's axis first, which broadcast against each othe
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from attrs import frozen
 from torch import Tensor
 
+from hookql.expressions.offered import guarded
 from hookql.expressions.rows import Term
+from hookql.language.pieces import Known, Piece
 from hookql.statistics.core import Parameter
+
+if TYPE_CHECKING:
+    from hookql.extending import OfferedFunction
 
 
 def never(term: Term) -> bool:
@@ -60,7 +65,20 @@ class Function:
         return self.values + needed, self.values + len(self.parameters)
 
 
-FUNCTIONS: dict[str, Function] = {}
+def _made(piece: Piece) -> Function:
+    """A function that somebody offers."""
+    offered: OfferedFunction = piece.value
+    return Function(
+        piece.name,
+        offered.doc,
+        guarded(piece),
+        offered.values,
+        offered.parameters,
+        offered.axes,
+    )
+
+
+FUNCTIONS: Known[Function] = Known("function", _made)
 """Every function by name; `lens` aside, which a model brings."""
 
 Compute = TypeVar("Compute", bound=Callable[..., Tensor])
@@ -81,7 +99,7 @@ def function(
 
     def register(compute: Compute) -> Compute:
         doc = (compute.__doc__ or "").strip()
-        FUNCTIONS[name] = Function(
+        FUNCTIONS.own[name] = Function(
             name, doc, compute, values, parameters, axes, kind, exact, unseen, check
         )
         return compute

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from attrs import frozen
 
-from hookql.errors import Span
+from hookql.errors import Span, did_you_mean
 from hookql.language import ast, names
 from hookql.language.formatter import format_expression
 from hookql.language.report import Report
@@ -23,13 +23,18 @@ DESCRIBED = {
     "truth": "true or false",
     "row": "a column of the data",
     "text": "a text",
-    "role": "a role",
+    "role": "a role of tokens",
+    "phase": "a phase",
+    "speaker": "a speaker",
     "none": "`none`",
     "last": "`last`",
 }
 _ONE_WAY = ({"<", "<="}, {">", ">="}, {"=="})
 # Of each two kinds the first in this order decides how they are compared.
-_DECIDES = ("unknown", "none", "role", "text", "truth", "last", "id", "number", "place", "amount")
+_DECIDES = (
+    *("unknown", "none", "phase", "speaker", "role", "text", "truth", "last"),
+    *("id", "number", "place", "amount"),
+)
 
 
 @frozen
@@ -63,14 +68,14 @@ class Comparing:
             return
         if not self._fit(first, second, left, right):
             message = f"{DESCRIBED[first]} cannot be compared with {DESCRIBED[second]}"
-            help = _advice(first, second)
+            help = _advice(first, second, right)
             if first == "none" and mentions_values(right):
                 message, help = "a site's values are never `none`", "write `isnan(x)`"
             elif first != "last" and (mentions_last(left) or mentions_last(right)):
                 message = "`last` of which position? there is not exactly one here"
-                help = _advice("last", second)
+                help = _advice("last", second, right)
             self.report.error("wrong-kind", message, span, help)
-        elif ordering and first in ("none", "role", "truth"):
+        elif ordering and first in ("none", "role", "truth", "phase", "speaker"):
             what = "true and false have" if first == "truth" else f"{DESCRIBED[first]} has"
             self.report.error("wrong-kind", f"{what} no order", span)
         elif ordering and first == "text" and second == "id":
@@ -78,6 +83,8 @@ class Comparing:
         elif first == "role" and left == ast.Name("pad") and op == "==":
             message = f"`{format_expression(right)} == pad` is never true: padding is never a row"
             self.report.warning("never-pad", message, span)
+        elif first in ("phase", "speaker"):
+            self._text(first, right)
         else:
             self._literals(left, first, right, second)
 
@@ -98,7 +105,9 @@ class Comparing:
             case "none":
                 if literal(right) is not None or mentions_values(right):
                     return False
-                return second in ("id", "place", "amount", "number", "row", "truth")
+                return second not in ("none", "role", "text", "last")
+            case "phase" | "speaker":
+                return second == "text" and isinstance(right, ast.String)
             case "role":
                 return second == "id"
             case "text":
@@ -115,6 +124,15 @@ class Comparing:
                 and not (mentions_values(left) or mentions_values(right))
             )
         return second in NUMERIC
+
+    def _text(self, kind: str, node: ast.Expression) -> None:
+        """A text that no phase and no role can be."""
+        assert isinstance(node, ast.String)
+        if kind == "phase" and node.value not in names.PHASES:
+            unknown_word(self.report, node, kind)
+        elif kind == "speaker" and (wrong := _no_role(node.value)) is not None:
+            help = "`role == none` holds where nobody speaks" if not node.value else None
+            self.report.error("wrong-kind", f"no role {wrong}", node.span, help)
 
     def _literals(
         self, left: ast.Expression, first: str, right: ast.Expression, other: str
@@ -138,7 +156,37 @@ def mentions_last(node: ast.Expression) -> bool:
     return "last" in _words(node)
 
 
-def _advice(first: str, second: str) -> str | None:
+def _no_role(text: str) -> str | None:
+    """Why a text can be no role; None where it can."""
+    if len(text) > names.LONGEST_ROLE:
+        return f"is longer than {names.LONGEST_ROLE} characters"
+    return "is empty" if not text else "has such characters" if "\0" in text else None
+
+
+def unknown_word(report: Report, node: ast.Name | ast.String, kind: str) -> None:
+    """Report a word beside `phase` that is none, or one beside `role` that needs quotes."""
+    word = node.id if isinstance(node, ast.Name) else node.value
+    if kind == "phase":
+        near = did_you_mean(_PHASES.get(word, word), names.PHASES)
+        notes = (f"phases of a token: {', '.join(names.PHASES)}",)
+        report.error("unknown-phase", f"no token is of a phase `{word}`", node.span, near, notes)
+        return
+    message = f"there is no column or `let` called `{word}`"
+    near = did_you_mean(word, names.SPEAKERS) or f'a text stands in quotes: `"{word}"`'
+    notes = (f"roles that need none: {', '.join(names.SPEAKERS)}",)
+    report.error("unknown-name", message, node.span, near, notes)
+
+
+_PHASES = {"generate": "generated", "generation": "generated", "prompts": "prompt"}
+
+
+def _advice(first: str, second: str, right: ast.Expression) -> str | None:
+    if first == "speaker" and second == "role":
+        shown = format_expression(right)
+        return f"`{shown}` is what a token is for its tokenizer: `token == {shown}`"
+    if first in ("phase", "speaker"):
+        known = names.PHASES if first == "phase" else names.SPEAKERS
+        return f"it is compared with a text, as {' or '.join(f'`{word}`' for word in known[:2])}"
     if "role" in (first, second):
         return "roles are compared with `token`, `prev` and `next`"
     if "last" in (first, second):

@@ -55,7 +55,7 @@ FUNCTIONS = {
     "softmax": Function("softmax(x)", vector=True),
     "lens": Function("lens(x)", vector=True),
 }
-"""Every function of value expressions; `random` stands by itself."""
+"""Every function of value expressions, those of other packages too; `random` stands by itself."""
 
 
 def positional(node: Any) -> Any:
@@ -74,8 +74,13 @@ def positional(node: Any) -> Any:
     known = FUNCTIONS[node.function]
     values = node.arguments[: known.values]
     given = _literals(known, node)
-    ordered = [given[name] for name in known.literals if name in given]
-    return attrs.evolve(node, arguments=(*values, *(attrs.evolve(a, name=None) for a in ordered)))
+    ordered: list[ast.Argument] = []
+    for place, name in enumerate(known.literals):
+        if name in given:
+            # Behind one that is left out, the place says nothing: the name does.
+            named = None if place == len(ordered) else name
+            ordered.append(attrs.evolve(given[name], name=named))
+    return attrs.evolve(node, arguments=(*values, *ordered))
 
 
 def _literals(known: Function, node: ast.Call) -> dict[str, ast.Argument]:
@@ -173,13 +178,15 @@ class Calls:
         given = _literals(known, node)
         for name, argument in given.items():
             number = literal(argument.value)
-            if number is None or (name == "p" and number <= 0):
-                must = "a number above 0" if name == "p" else "a number"
+            positive = node.function == "norm"
+            if number is None or (positive and number <= 0):
+                must = "a number above 0" if positive else "a number"
                 message = f"`{name}` of `{node.function}` must be {must}"
                 self.report.error("bad-parameter", message, argument.value.span)
             else:
                 numbers[name] = number
-        if "lo" in numbers and "hi" in numbers and numbers["lo"] > numbers["hi"]:
+        bounds = node.function == "clip" and len(numbers) == 2
+        if bounds and numbers["lo"] > numbers["hi"]:
             message = "the lower bound of `clip` is above the upper one"
             self.report.error("bad-parameter", message, node.span)
         return len(numbers) == len(given)

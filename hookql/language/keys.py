@@ -49,11 +49,8 @@ def _is_key(report: Report, expression: ast.Expression, node: ast.Expression) ->
     if isinstance(expression, ast.Row):
         return True
     word = expression.id if isinstance(expression, ast.Name) else format_expression(node)
-    if word in names.KEYS:
+    if word in names.KEYS or word in names.OFFERED:
         return True
-    if word in names.LATER_KEYS:
-        report.not_yet(f"the key `{word}` is", node.span)
-        return False
     report.error(
         "unknown-key",
         f"`by` takes no `{word}`",
@@ -70,7 +67,7 @@ def _dimension(expression: ast.Name | ast.Row, taken: Collection[str]) -> str | 
         return expression.id
     name = re.sub(r"\W+", "_", expression.column)
     brought = {f"{variable}_{suffix}" for variable in taken for suffix in COMPANIONS}
-    reserved = {*taken, *brought, *names.RESULT_NAMES, *names.KEYS, *names.LATER_KEYS}
+    reserved = {*taken, *brought, *names.RESULT_NAMES, *names.KEYS}
     fine = name.isidentifier() and not re.fullmatch(r"axis_\d+", name)
     choices = [name] * fine + [f"row_{name}"]
     return next((choice for choice in choices if choice not in reserved), None)

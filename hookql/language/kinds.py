@@ -1,9 +1,10 @@
 """Which kinds of values expressions have: a token with a text, a position with `last`.
 
 Kinds: ``id`` (token, prev, next), ``place`` (position, content_position), ``amount`` (length,
-sample, chunk, offset), ``number``, ``truth``, ``row`` (a column of the data: any type), ``text``,
-``role``, ``none``, ``last``, and ``unknown`` for what an error has been reported about. The
-values of a site are numbers; their axes are for the model to say.
+sample, chunk, offset, step), ``number``, ``truth``, ``row`` (a column of the data: any type),
+``phase``, ``speaker`` (the column `role`), ``text``, ``role`` (of a token: `bos`, `pad`), ``none``,
+``last``, and ``unknown`` for what an error has been reported about. The values of a site are
+numbers; their axes are for the model to say.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from attrs import field, frozen
 
 from hookql.errors import Span, did_you_mean
 from hookql.language import ast, names
-from hookql.language.comparing import DESCRIBED, NUMERIC, Comparing, mentions_last
+from hookql.language.comparing import DESCRIBED, NUMERIC, Comparing, mentions_last, unknown_word
 from hookql.language.formatter import format_expression
 from hookql.language.functions import FUNCTIONS, Calls
 from hookql.language.lets import UNKNOWN
@@ -57,6 +58,8 @@ class Kinds:
             "number": f"{text} > 0" if not is_constant(node) else None,
             "text": f"token == {text}",
             "role": f"token == {text}",
+            "phase": f"{text} == generated",
+            "speaker": f"{text} == user",
         }.get(kind)
         help = f"compare it: `{instead}`" if instead and len(text) <= 40 else None
         shown = f"`{text}` is" if len(text) <= 40 else "this is"
@@ -68,9 +71,10 @@ class Kinds:
     def value(self, node: ast.Expression) -> None:
         """Check what a statistic is of: a number at each token, or true and false as 1 and 0."""
         kind = self.kind(node)
-        if kind in ("id", "text", "role", "none"):
+        if kind in ("id", "text", "role", "none", "phase", "speaker"):
             what = {"id": "tokens", "text": "text"}.get(kind, DESCRIBED[kind])
-            help = f'compare it: `{format_expression(node)} == "text"`' if kind == "id" else None
+            instead = {"id": '"text"', "phase": "generated", "speaker": "user"}.get(kind)
+            help = f"compare it: `{format_expression(node)} == {instead}`" if instead else None
             message = f"a statistic is of numbers, not of {what}"
             self.report.error("wrong-kind", message, node.span, help)
         elif kind != "unknown" and not self._lonely_last(node) and is_constant(node):
@@ -126,9 +130,7 @@ class Kinds:
             return "amount" if word == "rank" else "number"
         if word in names.ROLES:
             return "role"
-        if word in names.LATER_COLUMNS:
-            self.report.not_yet(f"the column `{word}` is", node.span)
-        elif node is not UNKNOWN:
+        if node is not UNKNOWN:
             row = f"a column of the data is written `row.{word}`"
             unknown_name(self.report, node, self.defined, help or row)
         return "unknown"
@@ -165,7 +167,7 @@ class Kinds:
 
     def _match(self, node: ast.Match) -> None:
         kind = self.kind(node.value)
-        if kind not in ("id", "row", "unknown"):
+        if kind not in ("id", "row", "speaker", "unknown"):
             message = f"`~` searches the text of a token or of a column, not {DESCRIBED[kind]}"
             self.report.error("wrong-kind", message, node.value.span)
         check_regex(self.report, node.regex)
@@ -180,8 +182,12 @@ class Kinds:
     def _side(self, node: ast.Expression, other: ast.Expression) -> str:
         """The kind of one operand; a word that nothing is called may be meant as a text."""
         if isinstance(node, ast.Name) and node is not UNKNOWN and isinstance(other, ast.Name):
+            beside = names.COLUMNS.get(other.id)
+            if beside in ("phase", "speaker") and node.id not in names.DEFINED:
+                unknown_word(self.report, node, beside)
+                return "unknown"
             help = f'a text stands in quotes: `"{node.id}"`'
-            return self._name(node, help if names.COLUMNS.get(other.id) == "id" else None)
+            return self._name(node, help if beside == "id" else None)
         return self.kind(node)
 
 
@@ -196,6 +202,11 @@ def unknown_name(
         usage = FUNCTIONS[node.id].usage if node.id in FUNCTIONS else "random(0.1, seed=0)"
         message = f"`{node.id}` is a function"
         report.error("unknown-name", message, node.span, f"write `{usage}`")
+        return
+    if node.id in (*names.PHASES, *names.SPEAKERS):
+        column = "phase" if node.id in names.PHASES else "role"
+        message = f"`{node.id}` means something beside `{column}` alone"
+        report.error("unknown-name", message, node.span, f"write `{column} == {node.id}`")
         return
     columns = [*names.COLUMNS, *names.SIGNALS]
     known = [*columns, *defined, *names.ROLES, *names.CONSTANTS, *names.VALUES]

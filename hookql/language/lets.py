@@ -10,6 +10,7 @@ from attrs import define, field, frozen
 
 from hookql.errors import Span
 from hookql.language import ast
+from hookql.language.bare_words import with_texts
 from hookql.language.names import DEFINED
 from hookql.language.parser import DEEPEST
 from hookql.language.report import Report
@@ -68,9 +69,12 @@ class Lets:
                 self._too_big(name_span(self.lets[name]))
 
     def expand(self, expression: N) -> N | None:
-        """An expression with every name replaced; None where it would be far too big."""
+        """An expression with every name replaced, and bare words by the texts that they mean.
+
+        None where it would be far too big.
+        """
         try:
-            expanded: N = self._expand(expression, 0)[0]
+            expanded: N = with_texts(self._expand(expression, 0)[0])
         except _TooBig:
             self._too_big(expression.span)
             return None
@@ -78,7 +82,8 @@ class Lets:
 
     def values(self) -> Iterator[ast.Expression]:
         """What each let means, as far as that is known."""
-        return (meaning.value for meaning in self._meanings.values() if meaning is not None)
+        meanings = (meaning for meaning in self._meanings.values() if meaning is not None)
+        return (with_texts(meaning.value) for meaning in meanings)
 
     def warn_unused(self) -> None:
         """A warning for each let that nothing uses."""

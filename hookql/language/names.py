@@ -1,6 +1,5 @@
 """The words of the language that are no keywords: columns, roles, constants, sites, keys.
 
-What a later version builds stands here too, so that it is refused by name and not as unknown.
 Functions have a table of their own, in `functions`.
 """
 
@@ -17,15 +16,27 @@ COLUMNS = {
     "offset": "amount",
     "prev": "id",
     "next": "id",
+    "phase": "phase",
+    "step": "amount",
+    "role": "speaker",
 }
 """Each column of a token and the kind of its values (see `kinds`)."""
+
+PHASES = ("prompt", "generated")
+"""The values of `phase`, which may stand without quotes beside it."""
+
+SPEAKERS = ("system", "user", "assistant", "tool")
+"""Values of `role` that may stand without quotes beside it; a chat may have others."""
+
+LONGEST_ROLE = 32
+"""Characters of a value of `role`."""
 
 SIGNALS = ("surprisal", "loss", "prob", "rank", "entropy")
 """Columns of the model's own prediction, all numbers; the first two and the last in nats."""
 
-LATER_COLUMNS = ("phase", "step", "role")
-
 ROLES = ("pad", "bos", "eos", "unk", "cls", "sep", "mask")
+"""What a token can be for its tokenizer; who says it in a chat is the column `role`."""
+
 CONSTANTS = {"true": "truth", "false": "truth", "none": "none", "last": "last"}
 
 VALUES = ("x", "input", "output")
@@ -33,10 +44,22 @@ VALUES = ("x", "input", "output")
 
 # --- clauses ------------------------------------------------------------------------------------
 
-KEYS = ("position", "content_position", "sample", "token", "prev", "next", "chunk")
+KEYS = (
+    "position",
+    "content_position",
+    "sample",
+    "token",
+    "prev",
+    "next",
+    "chunk",
+    "phase",
+    "step",
+    "role",
+)
 """What `by` takes, beside `row.NAME`."""
 
-LATER_KEYS = ("phase", "step", "role")
+OFFERED: set[str] = set()
+"""Columns of other packages, which `by` takes too (see `pieces`)."""
 
 DIMENSIONS = ("feature", "head", "layer")
 """What `pool` takes."""
@@ -75,18 +98,15 @@ ONCE = ("embed", "final_norm", "unembed", "logits")
 
 # --- statistics and results ---------------------------------------------------------------------
 
-DEFINED = frozenset(
-    {
-        *COLUMNS,
-        *SIGNALS,
-        *LATER_COLUMNS,
-        *ROLES,
-        *CONSTANTS,
-        *VALUES,
-        "random",
-        "row",
-    }
-)
+DEFINED: set[str] = {
+    *COLUMNS,
+    *SIGNALS,
+    *ROLES,
+    *CONSTANTS,
+    *VALUES,
+    "random",
+    "row",
+}
 """Names that a `let` cannot take."""
 
 TEXTS = {key: f"{key}_text" for key in ("token", "prev", "next")}
@@ -105,6 +125,11 @@ RESULT_NAMES = frozenset(
         "skipped_sample",
         "skipped_chunk",
         "skipped_reason",
+        "generated",
+        "generated_sample",
+        "generated_text",
+        "generated_tokens",
+        "generated_ended",
         "token_id",
         "chunk",
         "count",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from attrs import frozen
+from attrs import field, frozen
 
 from hookql.errors import Diagnostic, Source, Span
 from hookql.language import ast
@@ -40,6 +40,15 @@ class Key:
 
 
 @frozen
+class During:
+    """When a capture looks: ``prompt`` or ``generate``, and the arguments of `generate(...)`."""
+
+    phase: str
+    arguments: Mapping[str, bool | int | float] = field(factory=dict)
+    span: Span = field(default=Span(0, 0), eq=False)
+
+
+@frozen
 class CaptureSpec:
     """One capture: lets are expanded in `where`, names and kinds are checked.
 
@@ -59,6 +68,7 @@ class CaptureSpec:
     pool_spans: Mapping[str, Span]
     by: tuple[Key, ...] = ()
     into_span: Span | None = None
+    during: During | None = None
 
     @property
     def raw(self) -> bool:
@@ -74,6 +84,12 @@ class Query:
     captures: tuple[CaptureSpec, ...]
     canonical: str
     warnings: tuple[Diagnostic, ...]
+
+    @property
+    def generation(self) -> During | None:
+        """How the model is to generate, where the query asks for that: all its captures alike."""
+        found = (spec.during for spec in self.captures)
+        return next((during for during in found if during and during.phase == "generate"), None)
 
 
 def capture_names(query: Query) -> list[str]:

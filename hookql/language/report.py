@@ -33,10 +33,6 @@ class Report:
         """Add a warning."""
         self._add(Diagnostic(code, message, span, self.source, help, severity="warning"))
 
-    def not_yet(self, what: str, span: Span) -> None:
-        """Refuse a part of the language that is not built."""
-        self.error("not-yet", f"{what} not built yet", span)
-
     def _add(self, diagnostic: Diagnostic) -> None:
         assert diagnostic.span is not None
         self.found.setdefault((diagnostic.code, diagnostic.message, diagnostic.span), diagnostic)

@@ -11,10 +11,12 @@ from hookql.errors import Span, did_you_mean
 from hookql.language import ast, names
 from hookql.language.formatter import format_program, format_statement
 from hookql.language.functions import positional
+from hookql.language.generation import check_one_way, read_during
 from hookql.language.keys import read_keys
 from hookql.language.kinds import Kinds
 from hookql.language.lets import Lets
-from hookql.language.query import CaptureSpec, Query
+from hookql.language.plugins import load_plugins
+from hookql.language.query import CaptureSpec, During, Query
 from hookql.language.report import Report
 from hookql.language.sites import check_site
 from hookql.language.specs import Specs
@@ -24,12 +26,12 @@ from hookql.language.values import operands_in
 def resolve(program: ast.Program) -> Query:
     """What a query means, before anything is known about a model.
 
-    Raises `QueryError` with everything that is wrong, in the order of the text. What the language
-    has but this version does not build is such an error too, of the code ``not-yet``.
+    Raises `QueryError` with everything that is wrong, in the order of the text.
     """
     # The names of statistics live a floor up; they are looked up, never used, down here.
     from hookql.statistics import STATISTICS
 
+    load_plugins()
     report = Report(program.source)
     lets = Lets(report)
     lets.define(program.statements)
@@ -41,6 +43,8 @@ def resolve(program: ast.Program) -> Query:
     if not captures:
         message = "nothing is captured: there is no `capture`"
         report.error("no-capture", message, program.span)
+    if reader.during_fine:
+        check_one_way(report, captures)
     lets.warn_unused()
     warnings = report.warnings()
     return Query(program.source, captures, format_program(program), warnings)
@@ -55,11 +59,13 @@ class _Captures:
     kinds: Kinds
     specs: Specs
     taken: dict[str, set[str]] = field(factory=lambda: {"as": set(), "into": set()})
+    during_fine: bool = True
 
     def read(self, capture: ast.Capture) -> CaptureSpec:
         """One capture; where something is wrong it is reported and the rest is read."""
-        self._during(capture.during)
-        statistics = self.specs.all(capture.statistics, bool(capture.pool), bool(capture.by))
+        statistics = self.specs.all(
+            capture.statistics, {name.id for name in capture.pool}, bool(capture.by)
+        )
         where = self._where(capture.where)
         read = [spec.value for spec in statistics] + ([where] if where is not None else [])
         operands = frozenset[str]().union(*map(operands_in, read))
@@ -85,24 +91,14 @@ class _Captures:
             {name.id: name.span for name in capture.pool},
             read_keys(self.report, self.lets, capture.by, variables),
             capture.into.span if capture.into is not None else None,
+            self._during(capture.during),
         )
 
-    def _during(self, during: ast.During | None) -> None:
-        """Refuse phases that are not built, or are none."""
-        if during is None:
-            return
-        if during.phase == "generate":
-            self.report.not_yet("`during generate` is", during.span)
-        elif during.phase != "prompt":
-            self.report.error(
-                "unknown-phase",
-                f"there is no phase `{during.phase}`",
-                during.span,
-                did_you_mean(during.phase, ("prompt", "generate")),
-                ("phases: prompt, generate(...)",),
-            )
-        elif during.arguments:
-            self.report.error("bad-argument", "`prompt` takes no arguments", during.span)
+    def _during(self, node: ast.During | None) -> During | None:
+        before = len(self.report.found)
+        during = read_during(self.report, self.lets, node)
+        self.during_fine = self.during_fine and len(self.report.found) == before
+        return during
 
     def _where(self, where: ast.Expression | None) -> ast.Expression | None:
         if where is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
@@ -51,7 +51,10 @@ class Specs:
     known: Mapping[str, Statistic]
 
     def all(
-        self, nodes: tuple[ast.Statistic, ...], pooled: bool = False, grouped: bool = False
+        self,
+        nodes: tuple[ast.Statistic, ...],
+        pooled: Collection[str] = (),
+        grouped: bool = False,
     ) -> tuple[StatisticSpec, ...]:
         """The statistics of one capture; those with errors are reported and left out."""
         specs: list[StatisticSpec] = []
@@ -60,9 +63,11 @@ class Specs:
             spec = self.one(node)
             if spec is None:
                 continue
-            if pooled and not self.known[spec.name].poolable:
+            statistic = self.known[spec.name]
+            if not statistic.poolable and set(pooled) - _merged(statistic):
                 message = f"`{spec.name}` cannot be pooled"
-                self.report.error("not-poolable", message, spec.span)
+                help = "it can be merged, with `pool layer`" if statistic.layers else None
+                self.report.error("not-poolable", message, spec.span, help)
             if grouped and self.known[spec.name].raw:
                 message = f"`{spec.name}` keeps every row by itself, so there is nothing to group"
                 help = "leave `by` out: the result says of each row which sample and token it is"
@@ -183,6 +188,11 @@ class Specs:
                 message = f"`{node.name}` is of a vector, and this is one number a token"
                 self.report.error("wrong-kind", message, span)
         return len(self.report.found) == before
+
+
+def _merged(statistic: Statistic) -> set[str]:
+    """The dimensions that are pooled by merging alone, where that is all a statistic can."""
+    return {"layer"} if statistic.layers else set()
 
 
 def made_by(spec: StatisticSpec, statistic: Statistic) -> tuple[str, ...]:

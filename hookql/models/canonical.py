@@ -9,6 +9,7 @@ from torch import nn
 
 from hookql.errors import Diagnostic, listing
 from hookql.models.families import FAMILIES
+from hookql.models.families.offered import offered
 from hookql.models.families.structure import alike
 from hookql.models.families.table import BLOCK_SITES, CANONICAL_NAMES, Family, Heads, Spot
 from hookql.models.ports import HookPoint
@@ -68,6 +69,8 @@ class Anatomy:
             norm = self.family.final_norm
             if norm is None:
                 reason = "each block ends with its own norm, and none follows the last"
+                if self.family.design != "post-norm":
+                    reason = "its table names none"
                 return self._nowhere(name, reason)
             if self.find(norm) is None:
                 return self._nowhere(name, f"it has no `{self.path(norm)}`")
@@ -133,8 +136,16 @@ class Anatomy:
 
 
 def anatomy(root: nn.Module) -> Anatomy | Diagnostic:
-    """The canonical sites of a model, or an `unknown-family` diagnostic without a place."""
+    """The canonical sites of a model, or an `unknown-family` diagnostic without a place.
+
+    Raises UsageError or ModelError for a table of another package that cannot be used.
+    """
     config = getattr(root, "config", None)
+    theirs = offered(root, [kind for family in FAMILIES for kind in family.types])
+    if theirs is not None:
+        blocks = _module(root, theirs.blocks)
+        assert isinstance(blocks, nn.ModuleList)
+        return Anatomy(root, theirs, "", config, theirs.heads(config), tuple(blocks))
     kind = getattr(config, "model_type", None)
     own = type(config).__module__.startswith("transformers.")
     known = [f for f in FAMILIES if own and kind in f.types and f.when(config)]

@@ -59,9 +59,11 @@ class TokenFeed:
     def __init__(self, model: Model) -> None:
         self._device = model.device
         names = _named(model.module.forward) or _named(type(model.module).forward)[1:]
-        self._ids = "input_ids" if "input_ids" in names or not names else names[0]
+        self.ids = "input_ids" if "input_ids" in names or not names else names[0]
         self.knows_special = True  # whether tokens are marked that the tokenizer added
         self.has_target = False
+        self.live = False  # whether somebody else runs the model, and only ids are known
+        self.knows_roles = False  # whether tokens are marked with who says them, as in a chat
         self.takes_mask = "attention_mask" in names
         self._takes_target_mask = "decoder_attention_mask" in names
         # A cache is memory for nothing: no token is ever fed twice here.
@@ -84,7 +86,7 @@ class TokenFeed:
 
         ``target``: the same two, (B, T), of what an encoder-decoder's decoder is fed.
         """
-        inputs = {self._ids: ids.to(self._device, non_blocking=True), **self._constant}
+        inputs = {self.ids: ids.to(self._device, non_blocking=True), **self._constant}
         if self.takes_mask:
             inputs["attention_mask"] = mask.to(self._device, torch.int64, non_blocking=True)
         if not self.is_encoder_decoder:

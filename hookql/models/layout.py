@@ -51,8 +51,10 @@ class Layout:
         if self.batch is None:
             moved = tensor.movedim(self.position, 0)
             rest = moved.shape[moved.ndim - len(self.axes) :]
-            shared = moved.reshape(positions, *rest)
-            return shared.unsqueeze(0).expand(batch, *shared.shape).flatten(0, 1)
+            shared = moved.reshape(positions, -1, *rest).transpose(0, 1)
+            if shared.shape[0] == 1:
+                shared = shared.expand(batch, *shared.shape[1:])
+            return shared.flatten(0, 1)  # a call with position ids gives each sample its own
         return tensor.movedim((self.batch, self.position), (0, 1)).flatten(0, 1)
 
     def describe(self, shape: Sequence[int]) -> tuple[int | str, ...]:

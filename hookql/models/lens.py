@@ -62,8 +62,9 @@ def find_lens(model: Model) -> Lens | Diagnostic:
     head = next(step for step in reversed(steps) if isinstance(step, nn.Module))
     vocabulary = getattr(head, "out_features", None) or found.config.vocab_size
     blocks = found.path(found.family.lens_blocks or found.family.blocks)
-    width = int(found.config.hidden_size)
-    return Lens(width, int(vocabulary), found.family.stream, blocks, head, steps, found.config)
+    # A model that somebody wrote may have no config; its head says how wide a row is.
+    width: Any = getattr(found.config, "hidden_size", None) or head.in_features
+    return Lens(int(width), int(vocabulary), found.family.stream, blocks, head, steps, found.config)
 
 
 def _step(found: Anatomy, step: Step) -> Any:

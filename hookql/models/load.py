@@ -17,6 +17,7 @@ from hookql.models.locate import locate
 from hookql.models.pretrained import class_of, load_config, load_tokenizer, load_weights, quiet
 from hookql.models.safety import bounded, check_files
 
+_SHARDED = ("FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine")
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -119,10 +120,21 @@ def wrap_model(module: nn.Module, tokenizer: Any = None, name: str | None = None
         message = f"a model is given as a name or a torch module, not as `{type(module).__name__}`"
         raise ModelError(Diagnostic("not-a-model", message))
     kind = type(module).__name__
+    check_observable(module)
+    return _describe(module, tokenizer, name or kind, None, None)
+
+
+def check_observable(module: nn.Module) -> None:
+    """Raise ModelError for a module whose hooks would not be called, or not with whole tensors."""
+    kind = type(module).__name__
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
         message = f"{kind} copies the model, and its copies cannot be observed"
         raise ModelError(Diagnostic("parallel-model", message, help="pass `model.module`"))
     for part in module.modules():
+        if any(base.__name__ in _SHARDED for base in type(part).__mro__):
+            message = f"{type(part).__name__} holds a part of each weight, on each machine another"
+            help = "bind the query to the module before it is sharded, or gather it first"
+            raise ModelError(Diagnostic("parallel-model", message, help=help))
         if isinstance(part, torch.jit.ScriptModule):
             message = "the model is compiled by TorchScript, which runs without hooks"
             original = "pass the module that was scripted or traced"
@@ -139,7 +151,6 @@ def wrap_model(module: nn.Module, tokenizer: Any = None, name: str | None = None
                 )
                 original = "load or build the model anew, without its `compile()`"
             raise ModelError(Diagnostic("compiled-model", message, help=original))
-    return _describe(module, tokenizer, name or kind, None, None)
 
 
 def _describe(

@@ -10,16 +10,19 @@ import numpy.typing as npt
 from attrs import frozen
 
 from hookql.data.batches import Batch
+from hookql.data.encode import ROLE
+from hookql.language.pieces import Known, Piece
+from hookql.predicates.offered import guarded
 from hookql.predicates.values import Values, everywhere
 
-Kind: TypeAlias = Literal["id", "number", "bool"]
+Kind: TypeAlias = Literal["id", "number", "bool", "word"]
 Read: TypeAlias = Callable[[Batch], Values]
 Extent: TypeAlias = Callable[[Batch], npt.NDArray[np.int64]]
 
 
 @frozen
 class TokenColumn:
-    """A column: its name, what its values are, how they are read from a batch.
+    """A column: its name, what its values are (a ``word`` is text), how a batch says them.
 
     ``extent`` (B, 1) is what ``last`` and negative numbers count from the end of, where they may.
     A ``signal`` is there only once the model has run.
@@ -32,7 +35,13 @@ class TokenColumn:
     signal: bool = False
 
 
-COLUMNS: dict[str, TokenColumn] = {}
+def _offered(piece: Piece) -> TokenColumn:
+    """A column that somebody offers."""
+    kind: Kind = "bool" if piece.value.kind == "truth" else piece.value.kind
+    return TokenColumn(piece.name, kind, guarded(piece))
+
+
+COLUMNS: Known[TokenColumn] = Known("column", _offered)
 
 
 def column(
@@ -41,7 +50,7 @@ def column(
     """Register the function below as the column of its name."""
 
     def register(read: Read) -> Read:
-        COLUMNS[read.__name__] = TokenColumn(read.__name__, kind, read, extent, signal)
+        COLUMNS.own[read.__name__] = TokenColumn(read.__name__, kind, read, extent, signal)
         return read
 
     return register
@@ -127,6 +136,28 @@ def chunk(batch: Batch) -> Values:
 def offset(batch: Batch) -> Values:
     """How many tokens of the token's sample, special ones aside, lie in earlier contexts."""
     return everywhere(batch.offset)
+
+
+@column("word")
+def phase(batch: Batch) -> Values:
+    """Whether the token was given (``prompt``) or the model generated it (``generated``)."""
+    words = np.array(["prompt", "generated"], ROLE)
+    return everywhere(words[(batch.generated >= 0).astype(np.int64)])
+
+
+@column("number")
+def step(batch: Batch) -> Values:
+    """The number of the token among those that the model generated; undefined in the prompt."""
+    return Values(batch.generated, batch.generated >= 0)
+
+
+@column("word")
+def role(batch: Batch) -> Values:
+    """Who says the token in a chat; undefined where nobody does."""
+    said = batch.role
+    if said is None:
+        said = np.zeros(batch.ids.shape, ROLE)
+    return Values(said, said != "")
 
 
 # --- of the model's own prediction; logarithms are natural --------------------------------------

@@ -69,6 +69,8 @@ class Comparisons(Searches):
                 return self._is_none(left, op, right)
             case ("id", "text" | "role"):
                 return self._is_token(left, op, right)
+            case ("word", "text"):
+                return self._is_word(left, op, right)
             case ("row", "row"):
                 return self._compare_rows(left, op, right)
             case ("row", "text" | "number" | "bool") if constant(right) is not None:
@@ -106,6 +108,8 @@ class Comparisons(Searches):
                 return lambda batch: rows.truths(batch, there)
             case "number" | "id":
                 return self.numeric(node)
+            case "word":
+                return self.word(node)
             case "bool":
                 return self.predicate(node)
             case "other":
@@ -117,6 +121,14 @@ class Comparisons(Searches):
         if op not in ("==", "!="):
             return self.wrong("wrong-kind", "a token's text has no order", spanning(left, right))
         return _is_in(self.numeric(left), self._ids(right), negated=op == "!=")
+
+    def _is_word(self, left: ast.Expression, op: str, right: ast.Expression) -> Read:
+        """`phase` or `role` against a text."""
+        assert isinstance(right, ast.String)
+        if op not in ("==", "!="):
+            return self.wrong("wrong-kind", "this has no order", spanning(left, right))
+        constant = everywhere(right.value)
+        return _compared(self.word(left), op, lambda batch: constant)
 
     def _ids(self, node: ast.Expression) -> npt.NDArray[np.int64]:
         """The ids that a literal of an id column means."""
@@ -220,14 +232,15 @@ class Comparisons(Searches):
         return lambda batch: disjoin(part(batch) for part in parts)
 
 
-_ORDER = ("row", "bool", "number", "id", "text", "role", "other", "none")
+_ORDER = ("row", "bool", "number", "id", "word", "text", "role", "other", "none")
 _NAMES = {
     "row": "a column of the data",
     "bool": "a truth value",
     "number": "a number",
     "id": "a token",
+    "word": "a phase or a speaker",
     "text": "a text",
-    "role": "a role",
+    "role": "a role of tokens",
     "none": "none",
 }
 

@@ -44,18 +44,18 @@ class Predicate:
             QueryError: where a pattern over the data takes too long, or there is no text.
         """
         values = self._read(batch)
-        defined = batch.mask & values.defined
+        defined = batch.rows & values.defined
         kept = defined & values.value
-        return kept, int(np.count_nonzero(batch.mask) - np.count_nonzero(defined))
+        return kept, int(np.count_nonzero(batch.rows) - np.count_nonzero(defined))
 
 
 @frozen(eq=False)
 class Column:
     """A compiled column: what an expression that mentions no module is at each token.
 
-    ``kind`` is ``number``, ``truth`` or ``id``. A bare ``row.NAME`` is a number when it is called,
-    and has a ``place``: as a key of a group it is whatever the data say. ``signals``, ``values``
-    and ``text`` as of a `Predicate`.
+    ``kind`` is ``number``, ``truth``, ``id`` or ``word``, a text. A bare ``row.NAME`` is a number
+    when it is called, and has a ``place``: as a key of a group it is whatever the data say.
+    ``signals``, ``values`` and ``text`` as of a `Predicate`.
     """
 
     key: ast.Expression
@@ -67,7 +67,9 @@ class Column:
     text: bool = False
 
     def __call__(self, batch: Batch) -> Values:
-        """The values, (B, S): int64 or float64, bool for ``truth``; what padding has is no matter.
+        """The values, (B, S): int64 or float64, bool for ``truth``, `ROLE` for ``word``.
+
+        What padding has is no matter.
 
         Raises:
             DataError: where a value of the data is no number.
@@ -120,6 +122,8 @@ def compile_column(
         read = compiler.amount(expression)
     elif kind == "truth":
         read = compiler.predicate(expression)
+    elif kind == "word":
+        read = compiler.word(expression)
     else:
         read = compiler.numeric(expression)
     signals, values, text = _needs(compiler)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from hookql.language.pieces import Known
+from hookql.predicates.offered import by_number, works_by_number
 from hookql.predicates.values import Array
 
 
@@ -15,7 +17,10 @@ def _relu(value: Array) -> Array:
     return np.maximum(value, 0.0)
 
 
-FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+FUNCTIONS: Known[Callable[..., Any]] = Known("function", by_number, works_by_number)
+"""Those of HookQL, and those of other packages that work number by number."""
+
+FUNCTIONS.own |= {
     "abs": np.abs,
     "sqrt": np.sqrt,
     "square": np.square,

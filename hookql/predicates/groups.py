@@ -26,8 +26,8 @@ class GroupTable:
     def __init__(self, columns: Sequence[Column]) -> None:
         self._columns = tuple(columns)
         self._numbers: dict[tuple[Any, ...], int] = {}
-        # The type of each column's keys, known from the first: of a column of the data by name.
-        self._types: list[Any] = [None] * len(self._columns)
+        # The type of each column's keys, known from the first: of texts and the data by name.
+        self._types: list[Any] = ["text" if c.kind == "word" else None for c in self._columns]
 
     @property
     def number(self) -> int:
@@ -92,7 +92,8 @@ class GroupTable:
         values = column(batch)
         assert values.defined[kept].all()
         distinct, codes = np.unique(values.value[kept], return_inverse=True)
-        self._types[place] = distinct.dtype
+        if column.kind != "word":
+            self._types[place] = distinct.dtype
         return codes, distinct.tolist()
 
     def _row_codes(

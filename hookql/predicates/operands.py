@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TypeAlias
 
@@ -15,6 +15,7 @@ from hookql.language.values import mentions_values, needs_text, signals_in
 from hookql.predicates import rows
 from hookql.predicates.columns import COLUMNS, Extent, random
 from hookql.predicates.functions import FUNCTIONS, TESTS
+from hookql.predicates.offered import called_offered
 from hookql.predicates.trees import CONSTANTS, constant_number, is_truth
 from hookql.predicates.values import Values, everywhere
 from hookql.predicates.vocabulary import ROLES, Vocabulary
@@ -52,7 +53,7 @@ class Operands:
         return lambda batch: NEVER
 
     def kind(self, node: ast.Expression) -> str:
-        """id, number, bool, row, text, role, none, or other."""
+        """id, number, bool, row, word, text, role, none, or other."""
         match node:
             case ast.Call() | ast.Subscript() if is_truth(node):
                 return "bool"
@@ -111,7 +112,7 @@ class Operands:
                         "lonely-last", "`last` is not compared with a position here", node
                     )
                 return lambda batch: everywhere(end(batch) - 1)
-            case ast.Name(name) if name in COLUMNS and COLUMNS[name].kind != "bool":
+            case ast.Name(name) if name in COLUMNS and COLUMNS[name].kind in ("id", "number"):
                 return self.column(name)
             case ast.Name() | ast.Call() | ast.Subscript() if mentions_values(node):
                 return self.leaf(node)
@@ -132,6 +133,11 @@ class Operands:
             self.signals.add(name)
         return COLUMNS[name].read
 
+    def word(self, node: ast.Expression) -> Read:
+        """A column of texts, as `role`."""
+        assert isinstance(node, ast.Name)
+        return self.column(node.id)
+
     def leaf(self, node: ast.Expression) -> Read:
         """One number of the module at each token: whoever runs the model puts it in the batch."""
         self.values.setdefault(node)
@@ -141,6 +147,8 @@ class Operands:
 
     def function(self, node: ast.Call) -> Read:
         """A function of one number, number by number."""
+        if (called := called_offered(node)) is not None:
+            return self._offered(node, *called)
         apply = FUNCTIONS[node.function]
         value, *others = [argument.value for argument in node.arguments] or [node]
         bounds = [constant_number(other) for other in others]
@@ -152,6 +160,20 @@ class Operands:
             values = read(batch)
             with np.errstate(all="ignore"):
                 return Values(apply(values.value.astype(np.float64), *bounds), values.defined)
+
+        return number
+
+    def _offered(
+        self, node: ast.Call, values: Sequence[ast.Expression], literals: Mapping[str, float]
+    ) -> Read:
+        """A function of another package, of one number or of several."""
+        apply, parts = FUNCTIONS[node.function], [self._term(value) for value in values]
+
+        def number(batch: Batch) -> Values:
+            given = [read(batch) for read in parts]
+            arrays = [np.broadcast_to(v.value, batch.ids.shape) for v in given]
+            there = [np.broadcast_to(v.defined, batch.ids.shape) for v in given]
+            return Values(apply(*arrays, **literals), np.logical_and.reduce(there))
 
         return number
 

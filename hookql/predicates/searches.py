@@ -21,14 +21,19 @@ class Searches(Operands):
     """Compiles what searches text."""
 
     def match(self, node: ast.Match) -> Read:
-        """``token ~ /re/`` by a table over the vocabulary, ``row.NAME ~ /re/`` sample by sample."""
+        """``token ~ /re/`` by a table over the vocabulary, ``row.NAME ~ /re/`` sample by sample.
+
+        ``role ~ /re/`` by the roles that a batch has, each once.
+        """
         pattern, span = node.regex.pattern, node.regex.span
         kind = self.kind(node.value)
-        if kind not in ("id", "row"):
+        if kind not in ("id", "row", "word"):
             return self.unusable(node.value, "text to match")
         try:
             if isinstance(node.value, ast.Row):
                 return self._match_row(node.value, node.regex)
+            if kind == "word":
+                return self._match_word(node.value, node.regex)
             if self.vocabulary.tokenizer is None:
                 return self.needs_tokenizer(node.regex, "a pattern")
             table = self.vocabulary.matching(pattern, self.source, span)
@@ -81,3 +86,17 @@ class Searches(Operands):
             return search(compiled, text, deadline, self.source, pattern.span)
 
         return lambda batch: rows.truths(batch, find)
+
+    def _match_word(self, node: ast.Expression, pattern: ast.Regex) -> Read:
+        read = self.word(node)
+        compiled = compile_regex(pattern.pattern, self.source, pattern.span)
+
+        def find(batch: Batch) -> Values:
+            words = read(batch)
+            distinct, codes = np.unique(words.value, return_inverse=True)
+            deadline = time.monotonic() + PATIENCE
+            texts = map(str, distinct.tolist())
+            found = [search(compiled, text, deadline, self.source, pattern.span) for text in texts]
+            return Values(np.array(found, np.bool_)[codes].reshape(codes.shape), words.defined)
+
+        return find

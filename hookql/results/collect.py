@@ -208,6 +208,9 @@ _SAID = {
     "prev": "id of the token before",
     "next": "id of the token after",
     "chunk": "number of the context within its sample",
+    "phase": "whether the token was given or generated",
+    "step": "number of the generated token",
+    "role": "who says the token",
 }
 
 

@@ -10,6 +10,7 @@ import xarray
 
 from hookql.results.cells import plural
 from hookql.results.rows import main_variables, raw_rows
+from hookql.results.terminal import quoted
 
 MOST_SKIPPED = 5
 COUNTS = {
@@ -36,10 +37,12 @@ def facts(tree: xarray.DataTree) -> Iterator[tuple[str, str]]:
         yield "partial", f"left early, {early}: long samples are run first, so this is no fair part"
     for line in _skipped(tree):
         yield "skipped", line
+    for line in generated(tree):
+        yield "wrote", line
     yield "made", ", ".join(given("ended", "source"))
     for node in tree.subtree:
         if "count" in node.data_vars:
-            data = node.to_dataset().drop_dims("skipped", errors="ignore")
+            data = node.to_dataset().drop_dims(["skipped", "generated"], errors="ignore")
             sizes = ", ".join(f"{dim} {size}" for dim, size in data.sizes.items())
             raw = [name for name, _ in raw_rows(data)]
             count = ["count"] if "count" in data else []
@@ -56,6 +59,18 @@ def _skipped(tree: xarray.DataTree) -> Iterator[str]:
     reasons = np.atleast_1d(tree.data_vars["skipped_reason"].values).tolist()
     for sample, reason in list(zip(samples, reasons, strict=True))[:MOST_SKIPPED]:
         yield f"sample {sample}: {reason}"
+    if len(samples) > MOST_SKIPPED:
+        yield f"and {len(samples) - MOST_SKIPPED:,} more"
+
+
+def generated(tree: xarray.DataTree) -> Iterator[str]:
+    """The first of the texts that the model wrote, and how many more there are."""
+    if "generated_text" not in tree.data_vars:
+        return
+    samples = np.atleast_1d(tree.data_vars["generated_sample"].values).tolist()
+    texts = np.atleast_1d(tree.data_vars["generated_text"].values).tolist()
+    for sample, text in list(zip(samples, texts, strict=True))[:MOST_SKIPPED]:
+        yield f"sample {sample}: {quoted(str(text), 80)}"
     if len(samples) > MOST_SKIPPED:
         yield f"and {len(samples) - MOST_SKIPPED:,} more"
 

@@ -11,7 +11,7 @@ import numpy as np
 import xarray
 from attrs import frozen
 
-from hookql.language.names import KEYS, TEXTS
+from hookql.language.names import KEYS, OFFERED, TEXTS
 from hookql.results.attributes import plain_text
 from hookql.results.captured import GroupAxis
 from hookql.results.spool import PIECE, Spool, check_room, folder_of, mapped
@@ -77,7 +77,7 @@ def _text_name(key: str, used: Collection[str]) -> str:
 def _typed(key: GroupAxis) -> Array:
     """A key's values; of a column of the data that no row was kept of, text, as nobody knows."""
     values = np.asarray(key.values)
-    unknown = not len(values) and values.dtype.kind in "iu" and key.name not in KEYS
+    unknown = not len(values) and values.dtype.kind in "iu" and key.name not in (*KEYS, *OFFERED)
     return values.astype(object) if unknown else values
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from attrs import frozen
 
 from hookql.data.tokens import Skipped
+from hookql.engines.outcome import Generated
 from hookql.errors import Diagnostic, UsageError
 from hookql.language.query import Query
 from hookql.raw.files import Begun
@@ -45,6 +46,7 @@ class Outputs:
         skipped: Sequence[Skipped],
         begun: Mapping[Path, Begun],
         token: str | None = None,
+        generated: Sequence[Generated] = (),
     ) -> tuple[Path, ...]:
         """Write every file, each whole or not at all; the paths written, the main one last.
 
@@ -52,7 +54,7 @@ class Outputs:
         """
         members = self.members(results)
         for path in (ordered := sorted(members, key=lambda path: path == self.main)):
-            tree = build_tree(members[path], attributes, skipped)
+            tree = build_tree(members[path], attributes, skipped, generated)
             save(tree, path, self.overwrite, begun.get(path), token)
         return tuple(ordered)
 

@@ -16,12 +16,14 @@ from hookql.statistics import STATISTICS
 Array = np.ndarray[Any, Any]
 # Parts of every dataset that are no statistic.
 SKIPPED = ("skipped_sample", "skipped_chunk", "skipped_reason")
+GENERATED = ("generated_sample", "generated_text", "generated_tokens", "generated_ended")
 APART = {
     "count",
     "nonfinite",
     "first_nonfinite_sample",
     "first_nonfinite_position",
     *SKIPPED,
+    *GENERATED,
 }
 LEADING = ("layer", "call", "obs")  # dimensions that are not of a raw row itself
 MOST_ROWS = 24

@@ -14,7 +14,7 @@ from hookql.language.names import CANONICAL
 from hookql.models.names import compact
 from hookql.results.cells import Column, plural
 from hookql.results.columns import statistic_columns
-from hookql.results.facts import facts, run_line
+from hookql.results.facts import facts, generated, run_line
 from hookql.results.ranks import is_ranking, ranking_columns
 from hookql.results.rows import (
     Rows,
@@ -25,7 +25,15 @@ from hookql.results.rows import (
     raw_variables,
     rows_of,
 )
-from hookql.results.terminal import finished, needs_ascii, strong, terminal_width, visible, wrapped
+from hookql.results.terminal import (
+    cut,
+    finished,
+    needs_ascii,
+    strong,
+    terminal_width,
+    visible,
+    wrapped,
+)
 from hookql.statistics import STATISTICS
 
 GAP = "  "
@@ -47,9 +55,16 @@ def render(
     blocks = [
         *_tables(tree, width, color, ascii, shown),
         wrapped(_legend(shown), width),
+        "\n".join(cut(visible(line), width) for line in _wrote(tree)),
         run_line(tree.attrs),
     ]
     return finished("\n\n".join(block for block in blocks if block), ascii)
+
+
+def _wrote(tree: xarray.DataTree) -> list[str]:
+    """What the model wrote, under a heading."""
+    lines = list(generated(tree))
+    return ["written by the model:", *(f"  {line}" for line in lines)] if lines else []
 
 
 def summary(
@@ -142,7 +157,7 @@ def _title(data: xarray.Dataset) -> str:
 def _size_line(data: xarray.Dataset, rows: Rows, run: Mapping[Hashable, Any]) -> str:
     """``6 layers · 768 features · 1,234 tokens kept of 1,300``."""
     again = _second_dims(data)
-    apart = ("skipped", *(("obs", "sample") if raw_variables(data) else ()))
+    apart = ("skipped", "generated", *(("obs", "sample") if raw_variables(data) else ()))
     sizes = [
         visible(f"{size:,} {plural(str(dim), size)}")
         for dim, size in data.sizes.items()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import xarray
 from attrs import evolve, frozen
 
 from hookql.data.tokens import Skipped
+from hookql.engines.outcome import Generated
 from hookql.language.names import CHECKSUMS
 from hookql.results.attributes import clean, plain_text
 from hookql.results.captured import CaptureResult, SiteResult
@@ -24,12 +26,13 @@ def build_tree(
     captures: Sequence[CaptureResult],
     attributes: Mapping[str, object],
     skipped: Sequence[Skipped] = (),
+    generated: Sequence[Generated] = (),
 ) -> xarray.DataTree:
     """The results as a tree, ``/capture/role``; one capture of one role stands at the root itself.
 
     ``attributes`` go on the root; each capture's node has its ``query`` and attributes of its own.
     Where both meet at the root, the root's ``query`` stays and the capture's is ``capture_query``.
-    What was ``skipped`` is listed at the root.
+    What was ``skipped``, and what the model ``generated``, is listed at the root.
     """
     top = {"Conventions": CONVENTIONS, **clean(attributes)}
     found = nodes(captures)
@@ -37,9 +40,9 @@ def build_tree(
         (node,) = found
         capture = node.capture
         own = clean({"capture": node.name, "capture_query": capture.text, **capture.attributes})
-        data = node.dataset().assign(_skipped(skipped))
+        data = node.dataset().assign({**_skipped(skipped), **_generated(generated)})
         return xarray.DataTree(data.assign_attrs({**own, **data.attrs, **top}))
-    tree = {"/": xarray.Dataset(_skipped(skipped), attrs=top)}
+    tree = {"/": xarray.Dataset({**_skipped(skipped), **_generated(generated)}, attrs=top)}
     for node in found:
         own = clean({"query": node.capture.text, **node.capture.attributes})
         tree.setdefault(f"/{node.name}", xarray.Dataset(attrs=own))
@@ -60,6 +63,35 @@ def _skipped(skipped: Sequence[Skipped]) -> dict[str, xarray.Variable]:
     return {
         name: xarray.Variable("skipped", values, {"long_name": long_name})
         for (name, values), long_name in zip(of.items(), said, strict=True)
+    }
+
+
+def _generated(generated: Sequence[Generated]) -> dict[str, xarray.Variable]:
+    """What the model wrote, by sample; nothing where it wrote nothing."""
+    if not generated:
+        return {}
+    ordered = sorted(generated, key=lambda each: each.sample)
+    of: dict[str, tuple[Any, str]] = {
+        "generated_sample": (
+            np.array([each.sample for each in ordered], np.int64),
+            "index of the sample in the data",
+        ),
+        "generated_text": (
+            texts_array([plain_text(each.text) for each in ordered]),
+            "what the model wrote behind it",
+        ),
+        "generated_tokens": (
+            np.array([each.tokens for each in ordered], np.int64),
+            "tokens that it wrote, the one that ends the text included",
+        ),
+        "generated_ended": (
+            np.array([each.ended for each in ordered], np.int8),
+            "1 where the model ended its text, 0 where it was cut off",
+        ),
+    }
+    return {
+        name: xarray.Variable("generated", values, {"long_name": long_name})
+        for name, (values, long_name) in of.items()
     }
 
 

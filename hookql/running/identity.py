@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from hookql.language.pieces import used_in
 from hookql.options import RunOptions
 from hookql.plan import Plan
 from hookql.raw.survey import Survey
@@ -18,7 +19,15 @@ from hookql.results.provenance import installed
 from hookql.work import Source
 
 # Options that say how a run is stored or watched, and change no number of it.
-_ASIDE = ("checkpoint", "resume", "checkpoint_every", "force", "group_memory", "trust_remote_code")
+_ASIDE = (
+    "checkpoint",
+    "resume",
+    "checkpoint_every",
+    "force",
+    "group_memory",
+    "paranoid",
+    "trust_remote_code",
+)
 # What a config says of where it came from.
 _NAMES = ("_name_or_path", "transformers_version", "_commit_hash")
 # The model's are known by what they lead to.
@@ -46,10 +55,12 @@ def identity(
         "attention": model.attn,
         "tokenizer": f"{tokenizer_name(model.tokenizer)}, {_vocabulary(model.tokenizer)}",
         "data": found.fingerprint,
+        "chat template": source.facts().get("chat_template", "none"),
         "samples": found.samples,
         "context": source.width,
         "rows": ", ".join(map(str, found.rows)),
         "outputs": ", ".join(paths),
+        **used_in(plan.query.canonical),
         **{
             f"option {name}": _plain(value)
             for name, value in sorted(given.items())

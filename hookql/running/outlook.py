@@ -45,7 +45,12 @@ def counted(plan: Plan, source: Source, progress: bool | None) -> Survey | None:
     if not source.reads_again:
         return None
     with progress_bar(source.total, show=progress) as tick:
-        return survey(plan, source.work(plan).batches, source.facts, tick)
+        found = survey(plan, source.work(plan).batches, source.facts, tick)
+    if plan.query.generation is not None:  # nobody knows yet how much the model will write
+        new = int(plan.query.generation.arguments["max_new_tokens"])
+        most = found.tokens + found.samples * new
+        found = evolve(found, rows=(most,) * len(found.rows), exact=(False,) * len(found.exact))
+    return found
 
 
 def file_shelves(

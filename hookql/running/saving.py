@@ -15,6 +15,7 @@ import netCDF4
 import xarray
 
 from hookql.data.tokens import Skipped
+from hookql.engines.outcome import Generated
 from hookql.plan import Plan
 from hookql.raw.survey import Survey
 from hookql.results.attributes import clean
@@ -37,6 +38,7 @@ def save_all(
     written: Written,
     interrupted: str | None,
     token: str | None = None,
+    generated: Sequence[Generated] = (),
 ) -> tuple[xarray.DataTree, tuple[Path, ...]]:
     """Write every file; the whole tree, and the paths written.
 
@@ -49,8 +51,8 @@ def save_all(
         names = {path: partial_name(path) for path in outputs.members(results)}
         begun = {names[path]: file for path, file in begun.items()}
         outputs = outputs.renamed(names)
-    files = outputs.write(results, attributes, skipped, begun, token)
-    tree = build_tree(results, attributes, skipped)
+    files = outputs.write(results, attributes, skipped, begun, token, generated)
+    tree = build_tree(results, attributes, skipped, generated)
     return tree if interrupted else _with_rows(tree, results, outputs), files
 
 

@@ -16,22 +16,21 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from functools import partial
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
-from hookql.errors import Diagnostic, HookQLError, UsageError
+from hookql.language.pieces import draft, offer, refuse
+from hookql.language.plugins import load_plugins
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from hookql.statistics.groups import Groups
 
-GROUP = "hookql.statistics"
-
+_OURS = "hookql.statistics."
 
 Given = int | float | tuple[float, ...]  # what a parameter may be
 
@@ -115,8 +114,9 @@ class Statistic:
     ``attributes(**parameters)`` attributes of the main variable. ``check(**parameters)`` says, in
     one lower-case sentence, what is wrong with parameters that are fine each by itself.
     ``needs = "feature"`` says that a row must have a last axis, which becomes two;
-    ``poolable = False`` that ``pool`` is not supported. ``raw`` says that the rows themselves are
-    kept: there is no state, neither accumulator nor finish are called, and ``dims`` is empty.
+    ``poolable = False`` that ``pool`` is not supported; with ``layers`` ``pool layer`` is all the
+    same, which merges. ``raw`` says that the rows themselves are kept: there is no state, neither
+    accumulator nor finish are called, and ``dims`` is empty.
     """
 
     name: str
@@ -138,6 +138,7 @@ class Statistic:
     poolable: bool = True
     needs: str | None = None
     raw: bool = False
+    layers: bool = False
 
 
 def state_key(statistic: Statistic, parameters: Mapping[str, Any]) -> Hashable:
@@ -175,46 +176,64 @@ def _accumulator(statistic: Statistic, parameters: Mapping[str, Any], grouped: b
     return EachGroup(partial(statistic.accumulator, **given))
 
 
-Finish = TypeVar("Finish", bound=Callable[..., Any])
+Made = TypeVar("Made", bound=Callable[..., Any])
 
 
 def statistic(
     name: str,
     *,
-    key: str,
-    accumulator: Callable[..., Any],
-    cell_method: str,
+    key: str | None = None,
+    accumulator: Callable[..., Any] | None = None,
+    cell_method: str | None = None,
     order: int = 0,
-    parameters: tuple[Parameter, ...] = (),
+    parameters: tuple[Parameter, ...] | None = None,
     **more: Any,
-) -> Callable[[Finish], Finish]:
-    """Register the decorated finish function, whose docstring is the statistic's, under a name.
+) -> Callable[[Made], Made]:
+    """Register the decorated class, or finish function, as a statistic; its docstring says what.
 
+    A class is an accumulator with ``update(rows)``, ``merge(other)`` and ``result()``, and with
+    ``pool(axis)`` where features or heads can be pooled; docs/extending.md says what each is given.
+    It is called with no argument, or with the statistic's parameters by name: those of its
+    ``__init__`` unless ``parameters`` says which. Of what else may be given here only
+    ``cell_method`` and ``check`` are for classes.
+
+    A function reads the number off the ``accumulator`` and needs ``key`` and ``cell_method`` too;
     ``more`` are the remaining fields of Statistic.
+
+    Raises:
+        UsageError: for a name that is taken, or what cannot be a statistic.
     """
 
-    def register(finish: Finish) -> Finish:
-        origin = f"{finish.__module__}.{finish.__qualname__}"
-        known = STATISTICS.registered.get(name)
-        if known is not None and known.origin != origin:
-            raise UsageError(
-                Diagnostic(
-                    "statistic-clash",
-                    f"two statistics are called `{name}`: {known.origin} and {origin}",
-                    help="uninstall or rename one of them",
-                )
+    def register(made: Made) -> Made:
+        piece = draft("statistic", name, made)
+        doc = (made.__doc__ or "").strip()
+        if isinstance(made, type):
+            from hookql.statistics.offered import of_class
+
+            found = of_class(piece, made, doc, parameters, cell_method or name, **more)
+        elif key is None or accumulator is None or cell_method is None:
+            refuse(piece, "it is no class", "write a class with `update`, `merge` and `result`")
+        else:
+            read = made if "grouped" in more else partial(read_off, made)
+            given = () if parameters is None else parameters
+            found = Statistic(
+                name, doc, given, accumulator, key, order, cell_method, read, piece.origin, **more
             )
-        doc = (finish.__doc__ or "").strip()
-        read = finish if "grouped" in more else partial(_finish, finish)
-        STATISTICS.registered[name] = Statistic(
-            name, doc, parameters, accumulator, key, order, cell_method, read, origin, **more
-        )
-        return finish
+        if not piece.module.startswith(_OURS):
+            offer(evolve(piece, value=made), built_in())
+        STATISTICS.registered[name] = found
+        return made
 
     return register
 
 
-def _finish(finish: Callable[..., Any], state: Any, **parameters: Any) -> Any:
+def built_in() -> Collection[str]:
+    """The names of HookQL's own statistics."""
+    STATISTICS.load_own()
+    return [n for n, s in STATISTICS.registered.items() if s.origin.startswith(_OURS)]
+
+
+def read_off(finish: Callable[..., Any], state: Any, **parameters: Any) -> Any:
     """What is read off an accumulator, or off one for each group."""
     read = getattr(state, "read_each", None)
     return finish(state, **parameters) if read is None else read(finish, **parameters)
@@ -225,7 +244,7 @@ class Registry(Mapping[str, Statistic]):
 
     def __init__(self) -> None:
         self.registered: dict[str, Statistic] = {}
-        self._loaded = False
+        self._own = self._loaded = False
 
     def __getitem__(self, name: str) -> Statistic:
         self._load()
@@ -239,33 +258,20 @@ class Registry(Mapping[str, Statistic]):
         self._load()
         return len(self.registered)
 
-    def _load(self) -> None:
-        # Set last: a clash must be reported at every look, not only at the first one.
-        if self._loaded:
+    def load_own(self) -> None:
+        """Import HookQL's own."""
+        if self._own:
             return
         package = importlib.import_module("hookql.statistics")
-        for module in pkgutil.iter_modules(package.__path__, prefix="hookql.statistics."):
+        for module in pkgutil.iter_modules(package.__path__, prefix=_OURS):
             importlib.import_module(module.name)
-        for plugin in sorted(entry_points(group=GROUP), key=lambda e: (e.name, e.value)):
-            _load_plugin(plugin)
-        self._loaded = True
+        self._own = True
 
-
-def _load_plugin(plugin: EntryPoint) -> None:
-    try:
-        plugin.load()
-    except HookQLError:
-        raise
-    except Exception as error:  # whatever a stranger's module does, the user learns whose it is
-        package = f" of the package `{plugin.dist.name}`" if plugin.dist is not None else ""
-        raise UsageError(
-            Diagnostic(
-                "broken-plugin",
-                f"the statistics plug-in `{plugin.value}`{package} cannot be loaded",
-                help="update or uninstall it",
-                notes=(f"{type(error).__name__}: {error}",),
-            )
-        ) from error
+    def _load(self) -> None:
+        if not self._loaded:
+            self.load_own()
+            load_plugins()
+            self._loaded = True
 
 
 STATISTICS = Registry()

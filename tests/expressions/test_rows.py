@@ -29,7 +29,7 @@ def counted() -> Iterator[list[int]]:
         return x.sum(-1)
 
     yield calls
-    del FUNCTIONS["counted"]
+    del FUNCTIONS.own["counted"]
 
 
 def test_a_part_is_computed_once(counted: list[int]) -> None:

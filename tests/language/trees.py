@@ -13,6 +13,7 @@ PLAIN = st.text("ab cd\"\\/#{}'.\n\té\x00\U0001f600“", max_size=8)
 words = st.one_of(
     st.text(LETTERS + "019", min_size=1, max_size=6).filter(lambda w: not w[0].isdigit()),
     st.sampled_from(["x", "token", "position", "input", "output", "last", "asx", "h", "row"]),
+    st.sampled_from(["phase", "role", "step", "generated", "user"]),
 )
 names = words.filter(lambda w: w not in RESERVED)
 anything = st.one_of(words, st.sampled_from(sorted(RESERVED)), st.sampled_from(["0", "12"]))

@@ -75,7 +75,7 @@ class Reference:
             return self._all([self._pair(a, op, b, context, at) for a, op, b in pairs])
         if isinstance(node, ast.Match):
             value = self._value(node.value, None, context, at)
-            if isinstance(node.value, ast.Name) and value is not None:
+            if isinstance(value, int):
                 value = self.texts[value]
             return None if value is None else re.search(node.regex.pattern, value) is not None
         if isinstance(node, ast.Within):
@@ -162,6 +162,9 @@ class Reference:
             "prev": lambda: int(context.ids[at - 1]) if at else None,
             "chunk": lambda: context.earlier if context.owner[at] == 0 else 0,
             "offset": lambda: int(context.offset[at]),
+            "phase": lambda: "prompt" if at < _prompt(context) else "generated",
+            "step": lambda: at - _prompt(context) if at >= _prompt(context) else None,
+            "role": lambda: None if context.roles is None else str(context.roles[at]) or None,
             **{name: lambda name=name: given[name][at] for name in _SIGNALS},
             "next": lambda: int(context.ids[at + 1]) if at + 1 < len(context.ids) else None,
         }.get(node.id, lambda: None)()
@@ -179,6 +182,10 @@ class Reference:
         for part in (context.samples[context.owner[at]].index, chunk, at):
             state = mix(state ^ part)
         return (state >> 11) / 2**53 < rate
+
+
+def _prompt(context: Context) -> int:
+    return len(context.ids) if context.prompt is None else context.prompt
 
 
 def within(node: ast.Within, context: Context, at: int) -> bool:

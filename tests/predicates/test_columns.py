@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hookql.data.batches import Batch, collate
-from hookql.data.encode import Context
+from hookql.data.encode import ROLE, Context
 from hookql.data.samples import Field, Sample
 from hookql.errors import DataError, QueryError
 from hookql.predicates.values import Values
@@ -32,6 +32,8 @@ def _batch(*rows: dict[str, Any], ids: tuple[int, ...] = (0, 4, 1)) -> Batch:
                 (Sample(i, "", row),),
                 chunk=i,
                 offset=np.full(len(ids), 10 * i),
+                prompt=1,
+                roles=np.array(["user", "", "assistant"], ROLE)[: len(ids)],
             )
             for i, row in enumerate(rows or ({},))
         ]
@@ -74,6 +76,12 @@ READ: dict[str, tuple[str, list[Any]]] = {
     "abs(-row.b)": ("number", [1.0, 1.0, 1.0]),
     "row.none": ("number", [None, None, None]),
     'row.s == "x"': ("truth", [True, True, True]),
+    "phase": ("word", ["prompt", "generated", "generated"]),
+    "step": ("number", [None, 0, 1]),
+    "step * 2": ("number", [None, 0.0, 2.0]),
+    "role": ("word", ["user", None, "assistant"]),
+    'role == "user"': ("truth", [True, None, False]),
+    'phase != "prompt" and step < 1': ("truth", [False, True, False]),
 }
 
 
@@ -102,6 +110,7 @@ def test_none(text: str) -> None:
 def test_dtypes() -> None:
     """Whole numbers stay int64, truths bool, all that is reckoned float64."""
     kinds = {"token": "int64", "position > 1": "bool", "position + 1": "float64", "row.n": "int64"}
+    kinds |= {"step": "int64", "phase": "<U32", "role": "<U32"}
     found = {text: str(column(text)(_batch({"n": 1})).value.dtype) for text in kinds}
     assert kinds == found
 

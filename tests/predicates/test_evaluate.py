@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hookql.data.batches import Batch, batches, collate
-from hookql.data.encode import Context, Encoder
+from hookql.data.encode import ROLE, Context, Encoder
 from hookql.data.samples import Field, Sample
 from hookql.errors import DataError, QueryError, Source
 from hookql.language import ast, names
@@ -56,7 +56,10 @@ EQUAL = st.sampled_from(["==", "!="])
 ORDER = st.sampled_from(["==", "!=", "<", "<=", ">", ">="])
 ID_COLUMNS = st.sampled_from(["token", "prev", "next"]).map(ast.Name)
 POSITIONS = st.sampled_from(["position", "content_position"]).map(ast.Name)
-COUNTS = st.sampled_from(["length", "sample", "chunk", "offset"]).map(ast.Name)
+COUNTS = st.sampled_from(["length", "sample", "chunk", "offset", "step"]).map(ast.Name)
+PHASE, ROLE_OF = st.just(ast.Name("phase")), st.just(ast.Name("role"))
+PHASES = st.sampled_from(["prompt", "generated"]).map(ast.String)
+SPEAKERS = st.sampled_from(["user", "assistant", "the narrator"]).map(ast.String)
 SIGNALS = ("surprisal", "loss", "prob", "rank", "entropy")
 X = ast.Argument(ast.Name("x"))
 LEAVES: tuple[ast.Expression, ...] = (
@@ -146,7 +149,12 @@ ATOMS = st.one_of(
     _pair(_row("f"), EQUAL, WORDS | NONE),
     _pair(_row("n"), ORDER, _row("f")),
     _pair(_row("b"), EQUAL, st.sampled_from(["true", "false", "special", "none"]).map(ast.Name)),
-    st.builds(ast.Match, ID_COLUMNS | _row("s"), REGEXES),
+    _pair(PHASE, EQUAL, PHASES | NONE),
+    _pair(SPEAKERS, EQUAL, ROLE_OF),
+    _pair(ROLE_OF | COUNTS, EQUAL, NONE),
+    _in(ROLE_OF, SPEAKERS | NONE),
+    _in(PHASE, PHASES),
+    st.builds(ast.Match, ID_COLUMNS | _row("s") | ROLE_OF, REGEXES),
     st.builds(
         lambda rate, seed: ast.Call(
             "random", (ast.Argument(ast.Number(rate)), ast.Argument(ast.Number(seed), "seed"))
@@ -181,13 +189,15 @@ ROWS = _optional(
 @st.composite
 def corpora(draw: Any) -> list[Context]:
     """Contexts of up to nine tokens, some of several samples."""
-    contexts, index = [], 0
+    contexts, index, chat = [], 0, draw(st.booleans())
     for _ in range(draw(st.integers(1, 5))):
         ids = draw(st.lists(st.integers(0, 8), min_size=1, max_size=9))
         packed = draw(st.integers(1, 3))
         owner = sorted(draw(st.lists(st.integers(0, packed - 1), min_size=9, max_size=9)))
         special = draw(st.lists(st.booleans(), min_size=9, max_size=9))
         samples = tuple(Sample(index + i, "", draw(ROWS)) for i in range(packed))
+        said = st.sampled_from(["", "user", "assistant", "aris", "Paris"])
+        roles = np.array(draw(st.lists(said, min_size=9, max_size=9)), ROLE)[: len(ids)]
         index += packed
         contexts.append(
             Context(
@@ -198,6 +208,8 @@ def corpora(draw: Any) -> list[Context]:
                 draw(st.integers(0, 2)),
                 earlier=draw(st.integers(0, 2)),
                 offset=np.array(draw(st.lists(INTEGERS, min_size=9, max_size=9))[: len(ids)]),
+                prompt=draw(st.none() | st.integers(0, len(ids))),
+                roles=roles if chat else None,
             )
         )
     return contexts
@@ -459,6 +471,7 @@ WRONG: dict[str, str] = {
     "empty-within": 'within ""',
     "bad-regex-within": "within /a(b/",
     "unknown-name": "positon > 3",
+    "words": 'phase == 1 or role == eos or role > "a" or role + 1 > 2 or phase or role == row.text',
 }
 
 

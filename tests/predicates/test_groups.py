@@ -7,19 +7,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hookql.checkpoint.outcome import _fill_table, _of_table
 from hookql.data.batches import Batch, batches, collate
-from hookql.data.encode import Context, Encoder
+from hookql.data.encode import ROLE, Context, Encoder
 from hookql.data.samples import Field, Sample
 from hookql.errors import DataError
 from hookql.predicates.groups import GroupTable
 from tests.data.toys import slow
 from tests.predicates.asked import column
 
+ROLES = np.array(["user", "assistant", "a narrator"], ROLE)
 LABELS = ["x", "y", "a\x00", "1"]
 KEYS = ["position", "token", "sample", "row.s", "row.n", "row.b", "chunk", "content_position"]
+KEYS += ["phase", "role"]
 
 
 def _contexts(data: Any) -> list[Context]:
@@ -27,7 +31,11 @@ def _contexts(data: Any) -> list[Context]:
         Sample(i, "ab" * length, {"s": s, "n": n, "b": b})
         for i, (length, s, n, b) in enumerate(data)
     ]
-    return list(Encoder(slow(), 5)(samples))
+    contexts = Encoder(slow(), 5)(samples)
+    return [
+        evolve(c, prompt=i % 4, roles=ROLES[(np.arange(len(c.ids)) + i) % 3])
+        for i, c in enumerate(contexts)
+    ]
 
 
 def _key(name: str, batch: Batch, row: int, at: int) -> Any:
@@ -42,6 +50,8 @@ def _key(name: str, batch: Batch, row: int, at: int) -> Any:
         "token": int(context.ids[at]),
         "sample": sample.index,
         "chunk": context.chunk,
+        "phase": "generated" if at >= (context.prompt or 0) else "prompt",
+        "role": str((context.roles if context.roles is not None else ROLES)[at]),
     }[name]
 
 
@@ -138,6 +148,38 @@ def test_nothing() -> None:
     index = table.index(batch, np.zeros_like(batch.mask))
     assert ([], np.dtype(np.int64), 0) == (index.tolist(), index.dtype, table.number)
     assert [[], []] == _keys(table)
+
+
+def _types(table: GroupTable) -> list[str]:
+    columns = table.keys()
+    return [str(keys.dtype) for keys in columns]
+
+
+def _of_three(prompt: int) -> Context:
+    """Three tokens, each said by another."""
+    samples = (Sample(0, "", {}),)
+    zeros = np.zeros(3, np.int64)
+    return Context(zeros, zeros > 0, zeros, samples, prompt=prompt, roles=ROLES)
+
+
+def test_words_are_texts() -> None:
+    """Phases and roles are keys as texts of the data are, also where no row was kept."""
+    table = GroupTable([column("phase"), column("role"), column("step")])
+    assert ["object", "object", "int64"] == _types(table)
+    batch = collate([_of_three(1)])
+    assert [0, 1] == table.index(batch, batch.mask & (batch.generated >= 0)).tolist()
+    assert [["generated"] * 2, ["assistant", "a narrator"], [0, 1]] == _keys(table)
+    assert ["object", "object", "int64"] == _types(table)
+
+
+def test_words_go_through_a_checkpoint() -> None:
+    """A table that is saved and filled again numbers words as the first one would."""
+    table, fresh = (GroupTable([column("role"), column("step")]) for _ in range(2))
+    batch = collate([_of_three(0), evolve(_of_three(0), roles=ROLES[::-1])])
+    first = table.index(batch, batch.mask)
+    _fill_table(fresh, _of_table(table))
+    assert first.tolist() == fresh.index(batch, batch.mask).tolist()
+    assert (_keys(table), 5) == (_keys(fresh), fresh.number)
 
 
 def test_many_keys_do_not_overflow() -> None:

@@ -534,7 +534,7 @@ def grouped_pair(name: str, own: bool) -> tuple[core.Statistic, Any]:
     """A statistic and a maker of grouped accumulators: its own, or one accumulator a group."""
     statistic = STATISTICS[name]
     if not own:
-        finish = partial(core._finish, statistic.finish)
+        finish = partial(core.read_off, statistic.finish)
         statistic = evolve(statistic, grouped=None, finish=finish)
     wanted = [(statistic, parameters_of(name))]
     return statistic, lambda: next(iter(accumulators(wanted, grouped=True).values()))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
 from hookql.errors import UsageError
+from hookql.language import pieces, plugins
 from hookql.statistics import core
+from tests.extending.made import pieces_as_before
 
 PLUGIN = '''
 from hookql.statistics import statistic
@@ -23,21 +26,24 @@ def twice(state):
 
 
 @pytest.fixture
-def registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> core.Registry:
+def registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[core.Registry]:
     """A fresh registry that knows the built-in statistics and can import from tmp_path."""
     assert "mean" in core.STATISTICS
     registry = core.Registry()
     registry.registered.update(core.STATISTICS.registered)
     monkeypatch.setattr(core, "STATISTICS", registry)
+    monkeypatch.setattr(pieces.LOADING, "done", set())
     monkeypatch.syspath_prepend(tmp_path)
-    return registry
+    with pieces_as_before():
+        yield registry
 
 
 def install(monkeypatch: pytest.MonkeyPatch, folder: Path, module: str, text: str) -> None:
     """Make a module the one plug-in there is."""
     (folder / f"{module}.py").write_text(text)
-    entry = EntryPoint("extra", module, core.GROUP)
-    monkeypatch.setattr(core, "entry_points", lambda group: [entry] if group == core.GROUP else [])
+    entry = EntryPoint("extra", module, "hookql.statistics")
+    found = {entry.group: [entry]}
+    monkeypatch.setattr(plugins, "entry_points", lambda group: found.get(group, []))
     monkeypatch.delitem(sys.modules, module, raising=False)
 
 
@@ -59,9 +65,9 @@ def test_a_clash_names_both_every_time(
     for _ in range(2):
         with pytest.raises(UsageError) as caught:
             len(registry)
-        assert caught.value.code == "statistic-clash"
-        assert "hookql.statistics.mean.mean" in caught.value.message
-        assert "hookql_plugin_clash.twice" in caught.value.message
+        assert "name-clash" == caught.value.code
+        assert "HookQL itself" in caught.value.message
+        assert "hookql_plugin_clash" in caught.value.message
 
 
 def test_a_broken_plugin_is_named(

@@ -1,0 +1,1 @@
+"""Raw rows as batches to train on: `training_batches`."""
