@@ -118,9 +118,19 @@ class Stretch:
             column = self.start + sum(self.widths[:call])
             real[:, column : column + self.widths[call]] = mask.cpu().numpy() != 0
         whole = None if output is None else output.cpu().numpy()
+        if whole is not None:
+            self._check_fed(ids, real, whole)
         lengths = [self._length(row, number, whole) for number, row in enumerate(ids)]
         real &= np.arange(ids.shape[1])[None] < np.array(lengths)[:, None]
         return _without_padding(ids, real, prompt, self._flat(ids.shape))
+
+    def _check_fed(self, ids: Ints, real: Bools, output: Ints) -> None:
+        """Raise ModelError unless what was fed is what stands in the sequences."""
+        columns = min(ids.shape[1], output.shape[1])
+        if ids.shape[1] > output.shape[1] or (ids != output[:, :columns])[real].any():
+            message = "the model was fed other tokens, while it generated, than it has written"
+            help = "guided decoding, and calls of the model meanwhile, are not followed"
+            raise ModelError(Diagnostic("other-sequences", message, help=help))
 
     def _length(self, row: Ints, number: int, output: Ints | None) -> int:
         """How many columns of a sequence are rows, padding on its left included."""
@@ -176,7 +186,10 @@ def past_length(arguments: Any) -> int | None:
         if cache is None:
             continue
         if hasattr(cache, "get_seq_length"):
-            found = max(found, int(cache.get_seq_length()))
+            try:
+                found = max(found, int(cache.get_seq_length()))
+            except (ValueError, NotImplementedError):  # a state, which does not say
+                return None
         elif isinstance(cache, tuple | list) and cache and isinstance(cache[0], tuple | list):
             found = max(found, int(cache[0][0].shape[-2]))
         else:

@@ -18,15 +18,18 @@ from hookql.data.encode import Context
 from hookql.engines.fed import Arranged, Stretch
 from hookql.engines.held import Held, join, ready
 from hookql.engines.passes import Pass, Taken
-from hookql.language import ast
+from hookql.language import ast, names
 from hookql.language.walk import walk
 from hookql.models.ports import HookPoint
+from hookql.models.probe import varying_calls
 from hookql.plan import Plan
 
 Contexts = Callable[[Arranged], Sequence[Context]]
 """What makes contexts of sequences: they know samples, roles, what is special."""
 
-_AHEAD = ("next", "length", "loss", "prob", "rank", "last")
+# What asks at a token for what comes after it; and `surprisal`, for what the model made of the
+# token before, whose row has been let go of where rows are reduced in pieces.
+_WHOLE = ("next", "length", "loss", "prob", "rank", "last", "surprisal")
 
 
 @define(eq=False)
@@ -54,12 +57,20 @@ class Follower:
         self.held.begin()
 
     def ended(self, *, failed: bool = False) -> None:
-        """The call is over; of one that failed nothing counts."""
-        if failed and self._call is not None:
-            assert self.stretch is not None
+        """The call is over; of one that failed nothing counts.
+
+        Raises ModelError where a module ran more or less often in it than in the probe.
+        """
+        call, self._call = self._call, None
+        if call is None:
+            return
+        assert self.stretch is not None
+        other = None if failed else self.held.other_than_expected()
+        if failed or other is not None:
             self.held.undo()
             self.stretch.undo()
-        self._call = None
+        if other is not None:
+            raise varying_calls(other, self.held.seen[other].calls)
 
     def keep(self, point: HookPoint, tensor: Tensor) -> None:
         """Hold a hook point's rows of the call that goes on."""
@@ -110,18 +121,19 @@ class Follower:
         return {point: partial(self.keep, point) for point in self.passes.taps()}
 
 
-def looks_ahead(plan: Plan) -> bool:
-    """Whether something of a query asks at a token for what comes after it."""
+def needs_whole(plan: Plan) -> bool:
+    """Whether something of a query asks at a token for more than the tokens up to it."""
     wholes = [s.where for s in plan.selectors if s.where is not None]
-    return any(_ahead(whole) for whole in (*wholes, *plan.columns))
+    return any(_whole(whole) for whole in (*wholes, *plan.columns))
 
 
-def _ahead(whole: ast.Expression) -> bool:
+def _whole(whole: ast.Expression) -> bool:
     nodes = list(walk(whole))
     words = {node.id for node in nodes if isinstance(node, ast.Name)}
     negative = any(isinstance(node, ast.Unary) for node in nodes)
     from_the_end = negative and bool(words & {"position", "content_position"})
-    return bool(words & set(_AHEAD)) or from_the_end
+    # Nobody knows what a column of another package looks at.
+    return bool(words & {*_WHOLE, *names.OFFERED}) or from_the_end
 
 
 def extended(context: Context, ids: np.ndarray, prompt: int, special: np.ndarray) -> Context:

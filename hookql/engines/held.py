@@ -63,6 +63,11 @@ class Held:
         calls[number].append(copy)
         self.nbytes += copy.nbytes
 
+    def other_than_expected(self) -> HookPoint | None:
+        """A hook point whose module ran more or less often in the latest call than in the probe."""
+        fired = self._fired
+        return next((p for p, seen in self.seen.items() if fired.get(p, 0) != seen.calls), None)
+
     def undo(self) -> None:
         """Let go of what is held of the latest call: it did not come to its end."""
         for point, number in self._fired.items():

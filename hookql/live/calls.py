@@ -23,6 +23,7 @@ class Call:
     ids: Tensor
     mask: Tensor | None
     past: int
+    cache: Any = None  # what it goes on from
     target: tuple[Tensor, Tensor | None] | None = None  # what a decoder is fed: ids and mask
 
     def real(self) -> npt.NDArray[np.bool_]:
@@ -44,30 +45,45 @@ class CallReader:
         self._names = [p.name for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD]
         self._ids = ids
         self._decoder = model.is_encoder_decoder
+        self._shift = getattr(model.module, "prepare_decoder_input_ids_from_labels", None)
         self._name = model.name
 
-    def read(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
-        """The tokens of a call. Raises ModelError where it does not say them."""
+    def ids(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+        """The ids of a call, int64 (B, S). Raises ModelError where it does not say them."""
         given = {**dict(zip(self._names, args, strict=False)), **kwargs}
-        ids, mask = given.get(self._ids), given.get("attention_mask")
+        ids = given.get(self._ids)
         if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.is_floating_point():
             what = f"`{self._ids}` is {_described(ids)}"
             if ids is None and given.get("inputs_embeds") is not None:
                 what = "it is given `inputs_embeds`"
             raise self._unreadable(what, "ids of shape (samples, positions)")
+        return ids
+
+    def read(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+        """The tokens of a call. Raises ModelError where it does not say them."""
+        given = {**dict(zip(self._names, args, strict=False)), **kwargs}
+        ids, mask = self.ids(args, kwargs), given.get("attention_mask")
         past = past_length(given)
         if past is None:
             what = "it goes on from a state that does not say how many tokens it has seen"
-            raise self._unreadable(what, "generate with `model.generate(...)`")
+            raise self._unreadable(what, "the whole text at once, or use `model.generate(...)`")
+        if past and self._decoder:
+            what = "it goes on from a cache, which in an encoder-decoder is the decoder's"
+            raise self._unreadable(what, "the decoder's whole text at once")
         self._check_mask(mask, ids.shape[1] + past, past)
         _check_packed(given.get("position_ids"), ids, mask)
-        return Call(ids, mask, past, self._target(given))
+        return Call(ids, mask, past, given.get("past_key_values"), self._target(given))
 
     def _target(self, given: Mapping[str, Any]) -> tuple[Tensor, Tensor | None] | None:
-        ids = given.get("decoder_input_ids")
-        if not self._decoder or not isinstance(ids, Tensor):
+        ids, labels = given.get("decoder_input_ids"), given.get("labels")
+        if not self._decoder:
             return None
-        return ids, given.get("decoder_attention_mask")
+        if isinstance(ids, Tensor):
+            return ids, given.get("decoder_attention_mask")
+        if isinstance(labels, Tensor) and self._shift is not None:
+            # As the model makes them itself; what is no label is padding.
+            return self._shift(labels=labels), labels != -100
+        return None
 
     def _check_mask(self, mask: Any, columns: int, past: int) -> None:
         if mask is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -28,6 +29,11 @@ _NOT_FOLLOWED = {
 _COMPILED = ("static", "offloaded_static", "sliding_window")
 
 
+_PLAIN = "use greedy search or sampling: num_beams=1, with input_ids and attention_mask"
+# Of a `generate` that hands on what it is given.
+_PLACES = ("inputs", "generation_config", "logits_processor", "stopping_criteria")
+
+
 @frozen(eq=False)
 class Asked:
     """Prompts int64 (B, P), their mask bool (B, P), columns in the cache, and what ends a text.
@@ -47,7 +53,8 @@ def read_generate(model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     wrong = cannot_generate(model)
     if wrong is not None:
         raise ModelError(wrong)
-    config = kwargs.get("generation_config", args[1] if len(args) > 1 else None)
+    kwargs = _named(model, args, kwargs)
+    config = kwargs.get("generation_config")
 
     def setting(name: str) -> Any:
         """What holds of a setting: the call's, its config's, or the model's."""
@@ -59,7 +66,7 @@ def read_generate(model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any]
         return getattr(getattr(model.module, "generation_config", None), name, None)
 
     _check_decoding(kwargs, setting)
-    ids = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
+    ids = kwargs.get("input_ids", kwargs.get("inputs"))
     if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.is_floating_point():
         what = "it is given no `input_ids` of shape (samples, positions)"
         raise _refused(f"HookQL cannot read the prompts of this `generate`: {what}")
@@ -82,6 +89,17 @@ def read_generate(model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     )
 
 
+def _named(model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """All arguments by name, those given by place too."""
+    generate: Any = model.module.generate
+    places = [
+        p.name
+        for p in inspect.signature(generate).parameters.values()
+        if p.kind == p.POSITIONAL_OR_KEYWORD
+    ]
+    return {**dict(zip(places or _PLACES, args, strict=False)), **kwargs}
+
+
 def _check_decoding(kwargs: Mapping[str, Any], setting: Any) -> None:
     for name, what in _NOT_FOLLOWED.items():
         if setting(name) not in (None, False):
@@ -90,8 +108,13 @@ def _check_decoding(kwargs: Mapping[str, Any], setting: Any) -> None:
         raise _refused("beams feed tokens that are no one sequence's")
     if (setting("num_return_sequences") or 1) > 1:
         raise _refused("several sequences of one prompt (`num_return_sequences`) are not followed")
-    if setting("cache_implementation") in _COMPILED and not setting("disable_compile"):
-        raise _refused("a static cache has the model compiled, and hooks are ignored then")
+    if setting("guidance_scale") not in (None, 1, 1.0):
+        raise _refused("classifier-free guidance (`guidance_scale`) feeds other sequences beside")
+    static = getattr(kwargs.get("past_key_values"), "is_compileable", False)
+    static = static or setting("cache_implementation") in _COMPILED
+    if static and not setting("disable_compile"):
+        message = "a static cache has the model compiled, and hooks are ignored then"
+        raise _refused(message, "leave the cache to `generate`, or give disable_compile=True")
     if kwargs.get("inputs_embeds") is not None:
         raise _refused("it is given `inputs_embeds`, which are no tokens")
 
@@ -116,6 +139,5 @@ def _listed(value: Any) -> list[int]:
     return [int(each) for each in (value.tolist() if isinstance(value, Tensor) else value)]
 
 
-def _refused(message: str) -> ModelError:
-    help = "use greedy search or sampling: num_beams=1, with input_ids and attention_mask"
+def _refused(message: str, help: str = _PLAIN) -> ModelError:
     return ModelError(Diagnostic("not-followed", message, help=help))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -18,7 +20,7 @@ from hookql.data.batches import Batch, collate
 from hookql.data.encode import Context
 from hookql.data.samples import Sample
 from hookql.engines.fed import Arranged, Stretch, arrange
-from hookql.engines.following import Follower, looks_ahead
+from hookql.engines.following import Follower, needs_whole
 from hookql.engines.held import reader
 from hookql.engines.outcome import Outcome
 from hookql.engines.passes import Pass
@@ -30,6 +32,7 @@ from hookql.models.generate_calls import around_generate
 from hookql.models.hooks import (
     hooked,
     own_passes,
+    recomputing,
     root_calls,
     undisturbed,
 )
@@ -60,11 +63,14 @@ class Live:
     _taps: Mapping[HookPoint, Callable[[Tensor], None]] = field(init=False)
     _mode: str = ""  # "direct" or "held" while a call runs whose rows count
     _open: bool = False  # whether a call of the model goes on
+    _thread: int = 0  # whose call it is
+    _raised: bool = False  # whether something went wrong in our own hooks during it
     _batch: Batch | None = None
     _asked: Asked | None = None  # of the `generate` that goes on
     _known: tuple[Arranged, int] | None = None  # of the latest call, and its first sample
+    _cache: Any = None  # a weak reference to the cache that the latest call left, if it has one
     _first: int = 0  # the first sample of the stretch
-    _ahead: bool = field(init=False)
+    _whole: bool = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.passes = Pass(self.plan, self.outcome)
@@ -73,12 +79,17 @@ class Live:
         assert isinstance(feed, TokenFeed)
         self._reader = CallReader(self.plan.model, feed.ids)
         self._taps = self.passes.taps()
-        self._ahead = looks_ahead(self.plan)
+        self._whole = needs_whole(self.plan)
 
     @property
     def busy(self) -> bool:
         """Whether a call of the model goes on, whose rows count."""
         return bool(self._mode)
+
+    @property
+    def generating(self) -> bool:
+        """Whether a `generate` goes on."""
+        return self._asked is not None
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -111,15 +122,21 @@ class Live:
     # --- calls of the model -------------------------------------------------------------------
 
     def _before(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        if own_passes():
+        if torch.compiler.is_compiling():
+            _refuse_compiled()
+        if _not_theirs():
             return
-        if self._open:  # the call before was left by Ctrl-C or the like
-            self._failed()
-        self._open, self._mode = True, ""
-        generating = self._asked is not None
-        if generating:
+        if self._open:
+            if self._thread != threading.get_ident():
+                message = f"two threads call `{self.plan.model.name}` at once"
+                help = "a plan follows one call at a time: take turns"
+                raise ModelError(Diagnostic("two-threads", message, help=help))
+            self._failed()  # the call before was left by Ctrl-C or the like
+        self._open, self._mode, self._raised = True, "", False
+        self._thread = threading.get_ident()
+        if self._asked is not None:
             if self.follower.stretch is not None:  # else one that began while it was paused
-                self.follower.call(self._reader.read(args, kwargs).ids)
+                self.follower.call(self._reader.ids(args, kwargs))
                 self._mode = "held"
         elif self.paused or self.plan.query.generation is not None:
             self.settle()
@@ -133,29 +150,41 @@ class Live:
                 self._begin(call)
 
     def _after(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
-        if own_passes():
+        if _not_theirs() or (self._open and self._thread != threading.get_ident()):
             return
+        if not self._open and output is None:
+            return  # what began it was refused
         if not self._open:
             message = f"`{self.plan.model.name}` calls itself while it runs, which is not followed"
             raise ModelError(Diagnostic("nested-call", message))
         self._open = False
-        if output is None:
-            self._failed()
-        elif self._mode == "held":
-            self.follower.ended()
-            stretch = self.follower.stretch
-            # Where criteria of the user's own end texts, only the output says what was padding.
-            certain = stretch is not None and stretch.pad is None
-            if self.follower.held.nbytes > _HELD and certain and not self._ahead:
-                self._flush(None)
-        elif self._mode == "direct":
-            assert self._batch is not None
-            for failure in self.passes.failures():
-                raise failure
-            with undisturbed():
-                self.passes.finish()
-            self._count(self._batch)
-        self._mode = ""
+        try:
+            # torch calls this with the output also where a hook of the root raised.
+            if output is None or self._raised:
+                self._failed()
+            elif self._mode == "held":
+                self._held_call()
+            elif self._mode == "direct":
+                self._finish()
+            self._cache = _cache_of(output)
+        finally:
+            self._mode = ""
+
+    def _held_call(self) -> None:
+        self.follower.ended()
+        stretch = self.follower.stretch
+        # Where criteria of the user's own end texts, only the output says what was padding.
+        certain = stretch is not None and stretch.pad is None
+        if self.follower.held.nbytes > _HELD and certain and not self._whole:
+            self._flush(None)
+
+    def _finish(self) -> None:
+        assert self._batch is not None
+        for failure in self.passes.failures():
+            raise failure
+        with undisturbed():
+            self.passes.finish()
+        self._count(self._batch)
 
     def _failed(self) -> None:
         """A call did not come to its end: what can be taken back is."""
@@ -166,11 +195,17 @@ class Live:
         self._mode = ""
 
     def _tap(self, point: HookPoint, tensor: Tensor) -> None:
-        if self._mode == "held":
-            self.follower.keep(point, tensor)
-        elif self._mode == "direct" and not own_passes():
-            with undisturbed():
-                self._taps[point](tensor)
+        if not self._mode or _not_theirs() or self._thread != threading.get_ident():
+            return
+        try:
+            if self._mode == "held":
+                self.follower.keep(point, tensor)
+            else:
+                with undisturbed():
+                    self._taps[point](tensor)
+        except Exception:
+            self._raised = True
+            raise
 
     def _begin(self, call: Call) -> None:
         """A pass of its own: its rows are reduced inside the hooks."""
@@ -211,17 +246,22 @@ class Live:
     def _go_on(self, call: Call) -> None:
         """A call that goes on from its cache, in a loop of the user's own."""
         stretch = self.follower.stretch
-        if stretch is None or stretch.total != call.past:
+        if stretch is None or stretch.total != call.past or not self._same_cache(call.cache):
             self.settle()
-            if self._known is None or self._known[0].given != call.past:
+            same = self._known is not None and self._known[0].given == call.past
+            if not same or not self._same_cache(call.cache):
                 message = f"this call goes on from a cache of {call.past} tokens that were not seen"
+                message += ", or not as the latest"
                 help = "begin inside the `with`, or generate with `model.generate(...)`"
                 raise ModelError(Diagnostic("unknown-past", message, help=help))
-            if self._ahead:
-                message = "the query asks what comes after a token, which a loop of calls with a "
-                message += "cache says only later"
+            if self._whole:
+                message = (
+                    "the query asks at a token for what comes after it, or for `surprisal`, and "
+                )
+                message += "a loop of calls with a cache does not say that at once"
                 help = "generate with `model.generate(...)`, or feed the whole text at once"
                 raise ModelError(Diagnostic("looks-ahead", message, help=help))
+            assert self._known is not None
             tokens, self._first = self._known
             self.follower.begin(_stretch_of(tokens, call.past))
         self.follower.call(call.ids, call.mask)
@@ -231,8 +271,13 @@ class Live:
 
     def _generate(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """A `generate` begins. Raises ModelError for one that cannot be followed."""
+        if _not_theirs():
+            return
+        if self._asked is not None:
+            message = "a `generate` began inside another one, which is not followed"
+            raise ModelError(Diagnostic("not-followed", message, help="pause the plan meanwhile"))
         self.settle()
-        if self.paused or own_passes():
+        if self.paused:
             self._asked = Asked()
             return
         self._asked = asked = read_generate(self.plan.model, args, kwargs)
@@ -245,16 +290,26 @@ class Live:
 
     def _generated(self, output: Any) -> None:
         """It is over; of one that failed there is no output."""
+        if _not_theirs():
+            return
         asked, self._asked = self._asked, None
         if self._open:  # left by Ctrl-C or the like
             self._open = False
             self._failed()
         if asked is None or asked.ids is None or self.follower.stretch is None:
             return
+        stretch, self._known = self.follower.stretch, None
         sequences = getattr(output, "sequences", output)
-        self._flush(sequences if isinstance(sequences, Tensor) else None)
-        self.follower.stretch = None
-        self._known = None
+        try:
+            if isinstance(sequences, Tensor) and not stretch.widths:
+                message = f"this `generate` of `{self.plan.model.name}` runs another module than "
+                message += "the one that the plan is bound to"
+                help = "bind the query to the model inside, whose `generate` it is"
+                raise ModelError(Diagnostic("not-followed", message, help=help))
+            self._flush(sequences if isinstance(sequences, Tensor) else None)
+        finally:
+            self.follower.held.clear()
+            self.follower.stretch = None
 
     def _flush(self, output: Tensor | None) -> None:
         with undisturbed():
@@ -284,6 +339,35 @@ class Live:
         outcome.batches += 1
         outcome.done += 1
         self.digest.update(np.ascontiguousarray(batch.ids[batch.rows]).tobytes())
+
+    def _same_cache(self, cache: Any) -> bool:
+        """Whether a cache is the one that the latest call left, as far as that can be known."""
+        return self._cache is None or self._cache() is cache
+
+
+_COMPILED = Diagnostic(
+    "compiled-model",
+    "the model is being compiled while a plan looks on: its hooks would be compiled with it",
+    help="run the model that was given to `torch.compile`",
+)
+
+
+def _refuse_compiled() -> None:
+    """Refuse a call that `torch.compile` traces; in words that it can trace."""
+    raise ModelError(_COMPILED)
+
+
+def _not_theirs() -> bool:
+    """Whether HookQL runs the model itself, or a backward pass runs a part of it once more."""
+    return own_passes() or recomputing()
+
+
+def _cache_of(output: Any) -> Any:
+    """A weak reference to the cache in an output; None where there is none that can have one."""
+    cache = getattr(output, "past_key_values", None)
+    if cache is None and isinstance(output, tuple):
+        cache = next((each for each in output if hasattr(each, "get_seq_length")), None)
+    return weakref.ref(cache) if hasattr(cache, "get_seq_length") else None
 
 
 def _nothing(*given: Any) -> None:

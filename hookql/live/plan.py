@@ -164,8 +164,8 @@ class LivePlan:
         return Path(path)
 
     def _check_idle(self, what: str) -> None:
-        if self._live.busy:
-            message = f"`{what}` was called while the model runs, inside its forward pass"
+        if self._live.busy or (what == "reset" and self._live.generating):
+            message = f"`{what}` was called while the model runs"
             raise UsageError(Diagnostic("live-busy", message, help="call it between two passes"))
 
     def _seen_nothing(self) -> list[Diagnostic]:

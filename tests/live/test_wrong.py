@@ -146,7 +146,7 @@ def test_calls(golden: Golden, tmp_path: Path) -> None:
             lambda m: m(ids, logits_to_keep=1), "capture mean(loss) from transformer.h[1]"
         ),
         "decoder not given": lambda _: under(
-            lambda m: m(ids, encoder_outputs=None, labels=ids),
+            lambda m: m(ids, decoder_inputs_embeds=torch.zeros(2, 4, 32)),
             "capture mean from decoder.block[0]",
             "t5",
         ),
