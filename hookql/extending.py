@@ -14,9 +14,17 @@ from attrs import evolve, frozen
 from hookql.errors import did_you_mean
 from hookql.language import names
 from hookql.language.functions import FUNCTIONS, Function
-from hookql.language.pieces import LOADING, Piece, draft, offer, offer_family, refuse
+from hookql.language.pieces import (
+    LOADING,
+    Piece,
+    check_name,
+    draft,
+    offer,
+    offer_family,
+    refuse,
+)
 from hookql.statistics.core import Parameter, built_in, statistic
-from hookql.statistics.offered import parameters_of
+from hookql.statistics.offered import parameters_of, signature_of
 
 __all__ = ["column", "function", "sites", "statistic"]
 
@@ -77,6 +85,7 @@ def column(name: str, kind: str = "number") -> Callable[[Made], Made]:
     Raises:
         UsageError: for a name that is taken, or a kind that is none.
     """
+    check_name("column", name)
 
     def register(read: Made) -> Made:
         piece = draft("column", name, read, OfferedColumn(kind, read))
@@ -106,12 +115,13 @@ def function(name: str, axes: str = "each") -> Callable[[Made], Made]:
     Raises:
         UsageError: for a name that is taken, or a function that cannot be called so.
     """
+    check_name("function", name)
 
     def register(compute: Made) -> Made:
         piece = draft("function", name, compute)
         if axes not in _AXES:
             refuse(piece, f"there are no axes `{axes}`", "axes: each, last, along")
-        given = inspect.signature(compute).parameters.values()
+        given = signature_of(piece, compute)
         values = [p for p in given if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
         literals = parameters_of(piece, [p for p in given if p not in values])
         if not values:

@@ -29,8 +29,9 @@ class BatchAccumulator(Detector):
 
     def __init__(self, max_rows: int | None = None, dtype: torch.dtype | str | None = None) -> None:
         """``dtype`` as rows are kept, None for their own. Raises UsageError for a wrong one."""
-        if max_rows is not None and (isinstance(max_rows, bool) or max_rows < 1):
-            message = f"`max_rows` is a whole number from 1, not {max_rows}"
+        whole = isinstance(max_rows, int) and not isinstance(max_rows, bool)
+        if max_rows is not None and not (whole and max_rows >= 1):
+            message = f"`max_rows` is a whole number from 1, not {max_rows!r}"
             raise UsageError(Diagnostic("bad-rows", message))
         self._most = max_rows
         self._copies = Copies(dtype)
@@ -50,7 +51,10 @@ class BatchAccumulator(Detector):
         self.metadata |= {"rows": self._rows, "seen": self._seen}
 
     def get_captured(self) -> Tensor:
-        """The rows (n, \\*axes), in the order they came; an empty tensor before the first."""
+        """The rows (n, \\*axes), in the order they came; an empty tensor before the first.
+
+        They are the detector's own memory: copy them to write into them.
+        """
         parts = self._copies.read()
         if len(parts) > 1:  # put together once: both would take the memory twice
             self._copies.clear()

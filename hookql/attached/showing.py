@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import Any
 
 from attrs import define, field
-from torch import nn
+from torch import Tensor, nn
 
 from hookql.attached.detector import Call, Detector
 from hookql.attached.rows import Unfit
@@ -94,7 +93,7 @@ class Seat:
             tokens, self.reader, self.match.view,
         )  # fmt: skip
         shown = {"input": args, "kwargs": kwargs, "output": output}
-        watch = unchanged(self._who(), self._where(), shown) if self.paranoid else nullcontext()
+        watch = unchanged(self._who(), self._where(), shown, bits=self.paranoid)
         outer, detector._call = detector._call, call
         try:
             with watch:
@@ -103,9 +102,24 @@ class Seat:
             detector._call = outer
         if returned is not None:
             raise self._returned(returned)
-        for name, tensor in detector.tensor_metadata.items():
+        self._detach()
+
+    def _detach(self) -> None:
+        """Let go of the graphs of what the detector keeps as tensors."""
+        kept: Any = self.detector.tensor_metadata
+        wrong = (
+            [kept]
+            if not isinstance(kept, dict)
+            else [v for v in kept.values() if not isinstance(v, Tensor)]
+        )
+        if wrong:
+            given = TypeError(
+                f"`tensor_metadata` holds tensors by name, not {type(wrong[0]).__name__}"
+            )
+            raise self._failed(given) from given
+        for name, tensor in kept.items():
             if tensor.requires_grad:
-                detector.tensor_metadata[name] = tensor.detach()
+                kept[name] = tensor.detach()
 
     def _processed(self, module: nn.Module, call: Call) -> Any:
         # To whoever writes a detector it may return anything, whatever its type says.

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from hookql.checkpoint.files import create, damaged, open_whole, write
 from hookql.errors import Diagnostic, HookQLError
+from hookql.language.pieces import PIECES
 from hookql.statistics import STATISTICS
 
 MAGIC = b"hookql-state-1\n"
@@ -143,13 +144,21 @@ def _allowed(kind: type) -> bool:
 
 def _class(name: str) -> type:
     """The class of that name, among those that are allowed and imported."""
+    found = _found(name)
+    if found is None or not _allowed(found):
+        raise ValueError(f"it holds a `{name[:80]}`, which is no statistic's")
+    return found
+
+
+def _found(name: str) -> type | None:
+    """What a module has under that name, or a statistic that was made inside a function."""
     module, _, qualified = name.partition(":")
     found: Any = sys.modules.get(module)
     for part in qualified.split("."):
         found = getattr(found, "__dict__", {}).get(part)
-    if not isinstance(found, type) or _name(found) != name or not _allowed(found):
-        raise ValueError(f"it holds a `{name[:80]}`, which is no statistic's")
-    return found
+    offered = [piece.value for (kind, _), piece in PIECES.items() if kind == "statistic"]
+    known = (each for each in (found, *offered) if isinstance(each, type) and _name(each) == name)
+    return next(known, None)
 
 
 def _name(kind: type) -> str:
@@ -177,7 +186,8 @@ def _encoded(value: Any, arrays: list[np.ndarray[Any, Any]], where: str) -> Any:
         return {"tensor": _tensor(value.detach(), arrays)}
     if isinstance(value, np.ndarray | np.generic) and _DTYPE.fullmatch(value.dtype.str):
         return {"array" if kind is np.ndarray else "scalar": _array(np.asarray(value), arrays)}
-    if _allowed(kind) and getattr(kind, "__new__", None) is object.__new__:
+    plain = _allowed(kind) and getattr(kind, "__new__", None) is object.__new__
+    if plain and _found(_name(kind)) is not None:  # else it could not be found again
         attributes = attributes_of(value)
         return {"class": [_name(kind), {k: inner(v, k) for k, v in attributes.items()}]}
     if callable(value):

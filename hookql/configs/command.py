@@ -81,7 +81,8 @@ def _only_its_own(options: argparse.Namespace) -> None:
     """Refuse options that a config has settings for."""
     for action in options.parser._actions:
         given = getattr(options, action.dest, action.default)
-        if action.dest not in _BESIDE and given != action.default:
+        was_given = given != action.default or getattr(action, "seen", False)
+        if action.dest not in _BESIDE and was_given:
             name = (action.option_strings or [action.dest])[-1]
             message = f"`{name}` does not go with a config, which says all of this itself"
             help = f"write it into `{options.file}`"

@@ -13,7 +13,16 @@ from cattrs.gen import make_dict_structure_fn, mapping_structure_factory
 
 from hookql.configs.from_yaml import scalar
 from hookql.configs.places import data_place, file_place, model_place
-from hookql.configs.settings import SHORT, Count, DataName, File, ModelName, QuerySettings, Seconds
+from hookql.configs.settings import (
+    MAY_BE_EMPTY,
+    SHORT,
+    Count,
+    DataName,
+    File,
+    ModelName,
+    QuerySettings,
+    Seconds,
+)
 from hookql.configs.variables import FromVariable
 from hookql.errors import did_you_mean
 
@@ -60,6 +69,8 @@ def _filled(kind: type, converter: Converter) -> Any:
     short = SHORT.get(kind)
 
     def structure(value: Any, _: Any) -> Any:
+        if value is None and kind in MAY_BE_EMPTY:
+            return kind()
         if isinstance(value, str) and short is not None:
             is_file = kind is QuerySettings and is_query_file(value)
             value = {"file" if is_file else short: value}

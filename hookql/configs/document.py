@@ -156,13 +156,16 @@ def too_many(source: Source | None = None, span: Span | None = None) -> UsageErr
 def from_python(value: Any, depth: int = 0) -> Node:
     """The node of plain Python values, and of an OmegaConf node with its interpolations resolved.
 
-    Raises UsageError for what is nested too deep (in itself, too) or too large.
+    Raises UsageError for what is nested too deep (in itself, too) or too large, and for keys that
+    are the same text, such as 1 and "1".
     """
     if type(value).__module__.partition(".")[0] == "omegaconf":
         value = _resolved(value)
     if depth > DEEPEST:
         raise too_deep()
     if isinstance(value, Mapping):
+        if len({str(key) for key in value}) < len(value):
+            raise _twice(value)
         node = mapping({str(k): from_python(v, depth + 1) for k, v in value.items()})
     elif isinstance(value, list | tuple):
         if len(value) > MOST:
@@ -173,6 +176,14 @@ def from_python(value: Any, depth: int = 0) -> Node:
     if node.size > MOST:
         raise too_many()
     return node
+
+
+def _twice(value: Mapping[Any, Any]) -> UsageError:
+    names = [str(key) for key in value]
+    name = next(name for name in names if names.count(name) > 1)
+    kinds = ", ".join(f"`{type(key).__name__}`" for key in value if str(key) == name)
+    message = f"the key `{name}` stands twice in a mapping, as {kinds}"
+    return UsageError(Diagnostic("duplicate-key", message))
 
 
 def _resolved(value: Any) -> Any:

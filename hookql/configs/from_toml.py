@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tomllib
 from typing import Any
@@ -16,6 +17,7 @@ from hookql.configs.document import (
     too_deep,
     too_many,
 )
+from hookql.configs.from_yaml import twice
 from hookql.configs.positions import align
 from hookql.errors import Diagnostic, Source, Span, UsageError
 
@@ -33,6 +35,7 @@ _REST = re.compile(r"[^,\]}\n#]*")
 _LARGE = 20_000
 _DOTTED = re.compile(r"""[\w."' \t-]+""")
 _MOST_DOTS = 200
+_TWICE = re.compile("overwrite a value|twice|Duplicate")
 _LINE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
@@ -47,6 +50,8 @@ def read_toml(source: Source) -> Node:
     except RecursionError:
         raise too_deep() from None
     except ValueError as error:  # of numbers that are too long too
+        if _TWICE.search(str(error)) and (found := _first_twice(source.text)):
+            raise twice(source, *found) from None
         raise _broken(source, str(error)) from None
     places = _Places(source.text)
     try:
@@ -101,6 +106,8 @@ class _Places:
         self.text = text
         self.keys: dict[Where, Span] = {}
         self.values: dict[Where, Span] = {}
+        self.given: dict[Where, Span] = {}  # what has a value or a table of its own
+        self.twice: tuple[str, Span, Span] | None = None  # the first key that has two
         self.tables: dict[Where, int] = {}  # how many `[[...]]` there were of a name
 
     def walk(self) -> None:
@@ -140,6 +147,9 @@ class _Places:
                 path = (*path, self.tables[path])
                 self.values.setdefault(path, Span(*found.span(1)))
             if last:
+                first = self.given.setdefault(path, here := Span(*found.span(1)))
+                if first != here and self.twice is None:
+                    self.twice = (name, here, first)
                 return path, at
             at += 1
 
@@ -173,6 +183,14 @@ class _Places:
             assert at > start
         self.values[path] = Span(start, at)
         return at
+
+
+def _first_twice(text: str) -> tuple[str, Span, Span] | None:
+    """The first key that is given twice, where it is and where it was before."""
+    places = _Places(text)
+    with contextlib.suppress(AssertionError, IndexError, RecursionError, ValueError):
+        places.walk()  # to the end, or to what is wrong besides
+    return places.twice
 
 
 def _broken(source: Source, problem: str) -> UsageError:

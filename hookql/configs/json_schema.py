@@ -7,7 +7,17 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from attrs import NOTHING, fields, has
 
-from hookql.configs.settings import SHORT, Count, DataName, File, ModelName, Seconds, Settings
+from hookql.configs.settings import (
+    MAY_BE_EMPTY,
+    SHORT,
+    Count,
+    DataName,
+    DataSettings,
+    File,
+    ModelName,
+    Seconds,
+    Settings,
+)
 
 _VARIABLE = {"type": "string", "pattern": r"^\$\{[^{}]*\}$"}
 _NAMED = {"type": "string", "minLength": 1}
@@ -26,7 +36,8 @@ _PLAIN: dict[Any, dict[str, Any]] = {
 def json_schema() -> dict[str, Any]:
     """The schema (draft 2020-12) that every config fits; what fits may still not go together.
 
-    It does not say which names queries can bind, nor that a query has either a text or a file.
+    It does not say which names queries can bind, nor that a query has either a text or a file; and
+    to JSON Schema 2.0 is a whole number, which is refused here.
     """
     classes: dict[str, Any] = {}
     whole = _class(Settings, classes)
@@ -57,7 +68,10 @@ def _class(kind: Any, classes: dict[str, Any]) -> dict[str, Any]:
         }
         if isinstance(each.default, str | bool):
             properties[each.name]["default"] = each.default
+    both = {"path": {"type": "string"}, "texts": {"type": "array"}}
+    apart = {"not": {"properties": both, "required": list(both)}}
     return {
+        **(apart if kind is DataSettings else {}),
         "description": (kind.__doc__ or "").partition("\n")[0],
         "type": "object",
         "properties": properties,
@@ -73,7 +87,7 @@ def _type(kind: Any, classes: dict[str, Any]) -> dict[str, Any]:
     if origin is Literal:
         return {"anyOf": [{"enum": list(arguments)}, {"type": "string", "pattern": r"\$\{"}]}
     if origin is list:
-        return {"type": "array", "items": _type(arguments[0], classes)}
+        return {"type": "array", "minItems": 1, "items": _type(arguments[0], classes)}
     if origin is dict:
         return {"type": "object", "additionalProperties": _type(arguments[1], classes)}
     if has(kind):
@@ -83,6 +97,8 @@ def _type(kind: Any, classes: dict[str, Any]) -> dict[str, Any]:
             classes[name] = _class(kind, classes)
         reference = {"$ref": f"#/$defs/{name}"}
         short = _PLAIN[str] if SHORT.get(kind) == "query" else _NAMED  # an empty query is a text
-        return {"anyOf": [short, reference]} if kind in SHORT else reference
+        forms = [short, reference] if kind in SHORT else [reference]
+        forms += [_PLAIN[NoneType]] if kind in MAY_BE_EMPTY else []
+        return {"anyOf": forms} if len(forms) > 1 else reference
     assert isinstance(kind, UnionType) or origin is not None, kind
     return {"anyOf": [_type(each, classes) for each in arguments]}

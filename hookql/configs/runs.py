@@ -164,6 +164,7 @@ def _check_options(document: Document, run: Run) -> None:
 
 
 def _check_outputs(document: Document, run: Run) -> None:
+    from hookql.checkpoint import begun
     from hookql.results.outputs import plan_outputs
 
     query = run.located.query
@@ -174,7 +175,9 @@ def _check_outputs(document: Document, run: Run) -> None:
         raise UsageError(document.wrong("no-output", message, span, help))
     if run.output is not None and run.output.suffix == ".nc" and not run.output.parent.exists():
         return  # the folder is made when all has been checked, and holds nothing yet
-    resumed = bool(run.options.get("resume"))
+    # Only what a checkpoint of the run's own has written may be there.
+    kept = run.options.get("checkpoint")
+    resumed = bool(run.options.get("resume")) and kept is not None and begun(Path(kept))
     try:
         plan_outputs(query, run.output, run.overwrite or resumed)
     except UsageError as error:

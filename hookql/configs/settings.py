@@ -155,6 +155,9 @@ class Settings:
 SHORT: Mapping[type, str] = {ModelSettings: "name", DataSettings: "path", QuerySettings: "query"}
 """The setting that a text stands for where it is given instead of a mapping."""
 
+MAY_BE_EMPTY = frozenset({ModelSettings, RunSettings})
+"""Those under whose name nothing may stand, as under ``data:``: all is as by default."""
+
 RENAMED = frozenset({"path", "texts", "name"})
 """Settings that are arguments of a run, and no options."""
 

@@ -50,17 +50,16 @@ def marked(messages: Sequence[Message], kept: frozenset[int] = frozenset()) -> l
     ]
 
 
-def skeleton(
-    render: Render, messages: Sequence[Message], prompt: bool, bos: str | None
-) -> Skeleton | None:
+def skeleton(render: Render, messages: Sequence[Message], bos: str | None) -> Skeleton | None:
     """The skeleton of marked messages; None where a content that has no mark is not told apart.
 
     ``bos`` is the tokenizer's first token: where it stands before all headers, nobody says it.
-    Raises `Refused` where the template does not take marks for contents.
+    ``render`` leaves out the tail that the template writes behind every chat. Raises `Refused`
+    where the template does not take marks for contents.
     """
     text = render(messages, False)
     roles = [str(message["role"]) for message in messages]
-    slots = _slots(text)
+    slots = slots_of(text)
     lead = _lead(render, text, bos)
     found = [*_starts(render, messages, text, slots), len(text)]
     starts = [None if start is None else max(start, lead) for start in found]
@@ -77,16 +76,29 @@ def skeleton(
     unmarked = {k for k, m in enumerate(messages) if not _MARK.fullmatch(m.get("content", ""))}
     if unmarked - clear:
         return None
-    if prompt:
-        asked = render(messages, True)
-        if not asked.startswith(text):
-            return None
-        said += [ASSISTANT] * (len(asked) - len(text))
-        text = asked
     return Skeleton(text, tuple(said), slots)
 
 
-def _slots(text: str) -> tuple[Slot, ...]:
+def ended(found: Skeleton, text: str, tail: str) -> Skeleton | None:
+    """The skeleton with what the template writes behind all messages; None where that is unclear.
+
+    ``text`` is the whole rendering of the same messages. Its tail is nobody's, the rest the header
+    of an answer.
+    """
+    if not text.startswith(found.text):
+        return None
+    rest = text[len(found.text) :]
+    said = [ASSISTANT] * len(rest)
+    # Behind the messages, then the header; or behind both.
+    if tail and rest.startswith(tail):
+        said[: len(tail)] = [NOBODY] * len(tail)
+    elif tail and rest.endswith(tail):
+        said[-len(tail) :] = [NOBODY] * len(tail)
+    return Skeleton(text, (*found.said, *said), found.slots)
+
+
+def slots_of(text: str) -> tuple[Slot, ...]:
+    """Where marked contents stand in a text."""
     return tuple(Slot(m.start(), m.end(), int(m[1])) for m in _MARK.finditer(text))
 
 
@@ -128,7 +140,8 @@ def _starts(
         """By the header that the template gives a later message of that role."""
         role = str(messages[k]["role"])
         if role not in headers:
-            headers[role] = _header(render, role)
+            seen = header_of(render, role)
+            headers[role] = seen and seen[1]
         at = next((slot.start for slot in slots if slot.k == k), None)
         header = headers[role]
         if at is None or not header or not text[:at].endswith(header):
@@ -141,13 +154,13 @@ def _starts(
         first = 0  # a template without headers
     starts = [first]
     for k in range(1, len(messages)):
-        found = _end_of(render, messages[:k], text, slots)
+        found = end_of(render, messages[:k], text, slots)
         starts.append(by_header(k) if found is None else max(found, first or 0))
     told = [start for start in starts if start is not None]
     return starts if told == sorted(told) else [None] * len(starts)
 
 
-def _end_of(
+def end_of(
     render: Render, messages: Sequence[Message], text: str, slots: Sequence[Slot]
 ) -> int | None:
     """Where these first messages end in the text of all."""
@@ -158,7 +171,7 @@ def _end_of(
     if text.startswith(alone):
         return len(alone)
     # Something earlier is written in another way: what is behind the last content may be equal.
-    last = _slots(alone)[-1:]
+    last = slots_of(alone)[-1:]
     here = [slot for slot in slots if slot.k == len(messages) - 1]
     if not last or not here or last[0].k != len(messages) - 1:
         return None
@@ -172,18 +185,23 @@ def _turns(role: str) -> list[Message]:
     return marked([{"role": name, "content": ""} for name in (role, other, role)])
 
 
-def _header(render: Render, role: str) -> str | None:
-    """What the template writes before a later message of this role, behind the one before it."""
+def header_of(render: Render, role: str) -> tuple[str, str] | None:
+    """What the template writes before a first message of this role, and before a later one.
+
+    The latter is behind the message before it; the former may begin with other words.
+    """
     turns = _turns(role)
     try:
         text = render(turns, False)
     except Refused:
         return None
-    slots = _slots(text)
+    slots = slots_of(text)
     if [slot.k for slot in slots] != [0, 1, 2]:
         return None
-    start = _end_of(render, turns[:2], text, slots)
-    return None if start is None or start > slots[2].start else text[start : slots[2].start]
+    start = end_of(render, turns[:2], text, slots)
+    if start is None or start > slots[2].start:
+        return None
+    return text[: slots[0].start], text[start : slots[2].start]
 
 
 def _lead(render: Render, text: str, bos: str | None) -> int:

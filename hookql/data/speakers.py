@@ -12,8 +12,9 @@ from attrs import evolve, frozen
 from hookql.data.limits import LONGEST, too_long
 from hookql.data.messages import Message, messages_of
 from hookql.data.samples import Said, Sample
-from hookql.data.skeleton import NOBODY, Skeleton, marked, skeleton
-from hookql.data.templates import Refused, fingerprint, template_of
+from hookql.data.skeleton import NOBODY, Skeleton, ended, marked, skeleton
+from hookql.data.tails import tail_of, without
+from hookql.data.templates import Refused, fingerprint, special_tokens, template_of
 from hookql.errors import DataError, Diagnostic
 from hookql.language.names import LONGEST_ROLE
 
@@ -37,6 +38,8 @@ class Chats:
         self._render = template_of(tokenizer)
         self.template = fingerprint(tokenizer)
         self._bos: str | None = getattr(tokenizer, "bos_token", None)
+        self._specials = special_tokens(tokenizer)
+        self._tail: str | None = None
         self._known: dict[str, Skeleton | None] = {}
 
     def __call__(self, sample: Sample) -> Sample:
@@ -89,10 +92,14 @@ class Chats:
         return self._known[key]
 
     def _made(self, messages: Sequence[Message]) -> Skeleton | None:
+        if self._tail is None:
+            self._tail = tail_of(self._render, self._specials)
         try:
-            return skeleton(self._render, messages, self.prompt, self._bos)
+            found = skeleton(without(self._render, self._tail), messages, self._bos)
+            whole = self._render(messages, self.prompt)
         except Refused:
             return None
+        return None if found is None else ended(found, whole, self._tail)
 
 
 @frozen

@@ -78,3 +78,11 @@ def special_ids(tokenizer: Any) -> npt.NDArray[np.int64]:
     added = getattr(tokenizer, "added_tokens_decoder", None) or {}
     ids.update(id for id, token in added.items() if getattr(token, "special", False))
     return np.array(sorted(ids), np.int64)
+
+
+def special_tokens(tokenizer: Any) -> list[str]:
+    """The texts of a tokenizer's special tokens, and of all that were added to its vocabulary."""
+    texts = {str(token) for token in getattr(tokenizer, "all_special_tokens", None) or ()}
+    added = getattr(tokenizer, "added_tokens_decoder", None) or {}
+    texts.update(str(token) for token in added.values())
+    return sorted(texts)

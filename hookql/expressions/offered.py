@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def guarded(piece: Piece) -> Callable[..., Tensor]:
     """A piece's function, with a look at each result: its shape, its dtype, its inputs untouched.
 
-    The first result of several rows is also compared with that of the first row alone, or of its
-    first number where the function is said to work number by number.
+    The first result of several rows is also compared with those of the first and the last row
+    alone, or of one number of each where the function is said to work number by number.
     """
     offered: OfferedFunction = piece.value
     alone: list[bool] = []
@@ -28,8 +28,10 @@ def guarded(piece: Piece) -> Callable[..., Tensor]:
     def compute(*values: Tensor, **literals: Any) -> Tensor:
         found = _call(piece, offered, values, literals)
         if not alone and _rows(values) > 1:
-            first = _call(piece, offered, tuple(_first(v, offered) for v in values), literals)
-            _same_alone(piece, _first(found, offered), first)
+            for end in (slice(0, 1), slice(-1, None)):
+                given = tuple(_row(value, offered, end) for value in values)
+                single = _call(piece, offered, given, literals)
+                _same_alone(piece, _row(found, offered, end), single)
             alone.append(True)
         return found
 
@@ -41,10 +43,12 @@ def _rows(values: tuple[Tensor, ...]) -> int:
     return max((len(value) for value in values if value.dim()), default=0)
 
 
-def _first(values: Tensor, offered: OfferedFunction) -> Tensor:
-    """The first row, or the first number of it where each is worked out by itself."""
+def _row(values: Tensor, offered: OfferedFunction, end: slice) -> Tensor:
+    """A row at one end, or the number at its same end where each is worked out by itself."""
+    if not values.dim():
+        return values
     by_number = offered.axes == "each" and values.dim() > 1
-    return values[:1, ..., :1] if by_number else values[:1]
+    return values[end, ..., end] if by_number else values[end]
 
 
 def _call(

@@ -78,9 +78,17 @@ class _Loading:
 LOADING = _Loading(set())
 
 
+def check_name(kind: str, name: object) -> None:
+    """Raise UsageError for a name that is no text, as where a call was left out."""
+    if not isinstance(name, str):
+        message = f"the name of a {kind} is a text, not `{type(name).__name__}`"
+        help = f'write `@hookql.{kind}("name")` above it'
+        raise UsageError(Diagnostic("bad-extension", message, help=help))
+
+
 def draft(kind: str, name: str, made: Any, value: Any = None) -> Piece:
     """A piece made of a class or function, not yet taken in."""
-    module = str(made.__module__)
+    module = str(getattr(made, "__module__", None) or type(made).__module__)
     origin = f"{module}.{getattr(made, '__qualname__', name)}"
     try:
         source = inspect.getsource(made)

@@ -46,6 +46,14 @@ class Compiled:
 
     query: Query
 
+    def __enter__(self) -> LivePlan:
+        message = "the query is bound to no model yet"
+        help = "write `plan = hookql.compile(...).bind(model)`, then `with plan:`"
+        raise UsageError(Diagnostic("not-bound", message, help=help))
+
+    def __exit__(self, *failure: Any) -> None:
+        """Nothing was entered."""
+
     def bind(self, model: AnyModel, tokenizer: Any = None) -> LivePlan:
         """Bind it to a model that you will run yourself; the model is tried out on small inputs.
 

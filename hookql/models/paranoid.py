@@ -37,16 +37,19 @@ def paranoid(on: bool | None = True) -> Iterator[None]:
 
 
 @contextmanager
-def unchanged(who: str, where: str, shown: Mapping[str, Any]) -> Iterator[None]:
+def unchanged(
+    who: str, where: str, shown: Mapping[str, Any], *, bits: bool = True
+) -> Iterator[None]:
     """Hold whoever runs inside this context to change nothing of what is shown.
 
     ``shown`` are values by name: tensors, and tuples, lists and mappings of them. Their bits are
-    compared, NaN and the sign of 0 included, and what stands in them.
+    compared, NaN and the sign of 0 included, and what stands in them. Without ``bits`` torch's own
+    count of writes is looked at instead, which costs next to nothing and misses some ways round it.
 
     Raises:
         ModelError: `detector-wrote`, with who it was and which of the values is another now.
     """
-    before = {name: _Print(leaf) for name, leaf in _leaves(shown)}
+    before = {name: _Print(leaf, bits) for name, leaf in _leaves(shown)}
     yield
     after = dict(_leaves(shown))
     changed = [
@@ -65,9 +68,9 @@ def unchanged(who: str, where: str, shown: Mapping[str, Any]) -> Iterator[None]:
 class _Print:
     """What a value was: a tensor's bits and version, or which object."""
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: Any, bits: bool) -> None:
         self._value = value  # kept, so that no other object takes its address
-        self._bits = _bits(value) if isinstance(value, Tensor) else None
+        self._bits = _bits(value) if bits and isinstance(value, Tensor) else None
         self._version = _version(value)
 
     def differs(self, now: Any) -> bool:

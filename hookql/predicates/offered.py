@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from attrs import evolve, fields
 
 from hookql.data.batches import Batch
 from hookql.errors import DataError, HookQLError
@@ -29,7 +30,7 @@ def guarded(piece: Piece) -> Callable[[Batch], Values]:
 
     def read(batch: Batch) -> Values:
         try:
-            given = offered.read(batch)
+            given = offered.read(_locked(batch))
         except HookQLError:
             raise
         except Exception as error:
@@ -51,9 +52,37 @@ def guarded(piece: Piece) -> Callable[[Batch], Values]:
     return read
 
 
+def _locked(batch: Batch) -> Batch:
+    """A copy whose arrays cannot be written: others read the batch's own."""
+
+    def locked(given: Any) -> Any:
+        arrays = {
+            field.name: value.copy()
+            for field in fields(type(given))
+            if isinstance(value := getattr(given, field.name), np.ndarray)
+        }
+        for array in arrays.values():
+            array.setflags(write=False)
+        return evolve(given, **arrays)
+
+    own: Batch = locked(batch)
+    return evolve(
+        own,
+        contexts=tuple(locked(context) for context in batch.contexts),
+        signals={name: locked(values) for name, values in batch.signals.items()},
+        values={name: locked(values) for name, values in batch.values.items()},
+        target=None if batch.target is None else _locked(batch.target),
+    )
+
+
 def _fitting(piece: Piece, given: Any, batch: Batch) -> Array:
     """What a column gave as an array of one value a token."""
-    array = given.numpy(force=True) if isinstance(given, torch.Tensor) else np.asarray(given)
+    try:
+        array = given.numpy(force=True) if isinstance(given, torch.Tensor) else np.asarray(given)
+    except Exception as error:  # a list of lists of several lengths, numbers that NumPy has not
+        kind = f"a tensor of {given.dtype}" if isinstance(given, torch.Tensor) else "no rectangle"
+        notes = (f"{kind} was given; an array of NumPy, or what becomes one, is needed",)
+        raise DataError(wrong_result(piece, "gave no array", notes)) from error
     shape = batch.ids.shape
     try:
         np.broadcast_to(array, shape)

@@ -250,12 +250,18 @@ def _attributes(part: Part, spec: StatisticSpec) -> dict[str, Any]:
     of = format_expression(spec.value)
     expression = {} if spec.name == "count" or of == "x" else {"expression": of}
     return {
-        "long_name": statistic.doc.split(";")[0].splitlines()[0].replace("``", "").rstrip("."),
+        "long_name": _said(statistic),
         "cell_methods": f"{over} {statistic.cell_method}{comment}",
         "statistic": spec.name,
         **clean(expression),
         **clean(statistic.attributes(**spec.parameters)),
     }
+
+
+def _said(statistic: Statistic) -> str:
+    """The first words of what a statistic is; its name where nobody says."""
+    first = statistic.doc.split(";")[0].strip().partition("\n")[0]
+    return first.replace("``", "").rstrip(".") or statistic.name
 
 
 def _given(value: object) -> str:

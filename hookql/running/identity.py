@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,7 +46,9 @@ def identity(
     """
     model = plan.model
     given: Mapping[str, Any] = options
-    paths = [str(path) for path in (outputs.main, *outputs.into) if path is not None]
+    folder = options.get("checkpoint")
+    files = [path for path in (outputs.main, *outputs.into) if path is not None]
+    paths = [_beside(path, Path() if folder is None else Path(folder)) for path in files]
     return {
         "query": plan.query.canonical,
         "model class": model.class_name,
@@ -70,6 +74,14 @@ def identity(
         "machine": platform.machine(),
         **{f"{name} version": number for name, number in installed().items()},
     }
+
+
+def _beside(path: Path, folder: Path) -> str:
+    """A path as it leads from the checkpoint's folder, the same whatever folder is current."""
+    try:
+        return Path(os.path.relpath(os.path.realpath(path), os.path.realpath(folder))).as_posix()
+    except ValueError:  # on another drive
+        return os.path.realpath(path)
 
 
 def _config(module: torch.nn.Module) -> str:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from attrs import evolve, field, frozen
 
-from hookql.language.pieces import draft, offer, refuse
+from hookql.language.pieces import check_name, draft, offer, refuse
 from hookql.language.plugins import load_plugins
 
 if TYPE_CHECKING:
@@ -203,6 +203,7 @@ def statistic(
     Raises:
         UsageError: for a name that is taken, or what cannot be a statistic.
     """
+    check_name("statistic", name)
 
     def register(made: Made) -> Made:
         piece = draft("statistic", name, made)

@@ -50,7 +50,7 @@ class Offered:
     def merge(self, other: Self) -> None:
         """Take in what another one of the same axes has seen."""
         self.axes = other.axes if self.axes is None else self.axes
-        theirs = copy.deepcopy(other.state)
+        theirs = self._copied(other.state)
         if theirs is None or self.state is None:
             self.state = self.state if theirs is None else theirs
         else:
@@ -62,7 +62,7 @@ class Offered:
         if self.axes is not None:
             pooled.axes = self.axes[:axis] + self.axes[axis + 1 :]
         if self.state is not None:
-            pooled.state = self._call("pool", copy.deepcopy(self.state), axis)
+            pooled.state = self._call("pool", self._copied(self.state), axis)
             if type(pooled.state) is not type(self.state):
                 message = f"gave no `{type(self.state).__name__}` for `pool`"
                 raise ModelError(wrong_result(self.piece, message, _given(pooled.state)))
@@ -71,8 +71,11 @@ class Offered:
     @property
     def nbytes(self) -> int:
         """The memory of its tensors and arrays, or what it says itself."""
-        own = getattr(self.state, "nbytes", None)
-        return own if isinstance(own, int) else _bytes(self.state)
+        try:
+            own = getattr(self.state, "nbytes", None)
+            return own if isinstance(own, int) else _bytes(self.state)
+        except Exception as error:
+            raise ModelError(failed(self.piece, "in `nbytes`", error)) from error
 
     def result(self) -> Tensor:
         """The number of each place, float64 (\\*axes); NaN where nothing was seen."""
@@ -118,6 +121,23 @@ class Offered:
                 raise ValueError(f"{self.piece} keeps a function as `{name}`")
             object.__setattr__(self.state, name, getattr(fresh, name))
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        made = type(self)(self.name, self.made, **self.parameters)
+        made.state, made.axes = self._copied(self.state), self.axes
+        return made
+
+    def _copied(self, state: Any) -> Any:
+        """A copy of a state; memory that runs out is the run's own matter."""
+        try:
+            return copy.deepcopy(state)
+        except MemoryError:
+            raise
+        except Exception as error:
+            if "memory" in str(error).lower() and isinstance(error, RuntimeError):
+                raise
+            doing = "when its state was copied, as `by` and `pool` do"
+            raise ModelError(failed(self.piece, doing, error)) from error
+
     def _call(self, method: str, state: Any, *given: Any, on: str = "") -> Any:
         """Call what is somebody else's; memory that runs out is the run's own matter."""
         try:
@@ -145,8 +165,7 @@ def of_class(
     if lacking:
         refuse(piece, f"`{made.__qualname__}` has no `{lacking[0]}`")
     if parameters is None:
-        given = list(inspect.signature(made).parameters.values())
-        parameters = parameters_of(piece, given)
+        parameters = parameters_of(piece, signature_of(piece, made))
 
     def takes(**given: Any) -> str | None:
         """Why the class does not take these."""
@@ -174,6 +193,15 @@ def of_class(
         poolable=callable(getattr(made, "pool", None)),
         layers=True,
     )
+
+
+def signature_of(piece: Piece, made: Callable[..., Any]) -> list[inspect.Parameter]:
+    """What a class or function is called with. Raises UsageError where Python cannot say."""
+    try:
+        return list(inspect.signature(made).parameters.values())
+    except (TypeError, ValueError):
+        help = "write a `def` around it, with its parameters by name"
+        refuse(piece, "it does not say what its parameters are", help)
 
 
 def parameters_of(piece: Piece, given: Iterable[inspect.Parameter]) -> tuple[Parameter, ...]:

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-_HEADERS = 2**22  # bytes at the start of a file that are searched
+_HEADERS = 2**22  # bytes at the start and at the end of a file that are searched first
+_ALL = 2**32  # bytes of a file that is searched as a whole, where nothing is found there
 _CONTIGUOUS = b"\x03\x01"  # of HDF5: a data layout message, version 3, of one piece
 _RUN = 4096  # bytes compared at each of a few places
 _SLAB = 2**22  # bytes compared at once where everything is
@@ -37,11 +38,13 @@ def offset_of(path: Path, variable: Any, along: int) -> int | None:
     row = math.prod(variable.shape[along + 1 :]) * variable.dtype.itemsize
     few = list(_runs(variable, along, max(1, _RUN // row), 4))
     with path.open("rb") as file:
-        fitting = [
-            at
-            for at in _candidates(file.fileno(), size)
-            if _same(file.fileno(), at, variable, along, row, few)
-        ]
+        fitting: list[int] = []
+        for candidates in _candidates(file.fileno(), size):
+            fitting = [
+                at for at in candidates if _same(file.fileno(), at, variable, along, row, few)
+            ]
+            if fitting:
+                break
         if len(fitting) > 1:  # as alike as columns of zeros: all of it decides
             whole = list(_runs(variable, along, max(1, _SLAB // row), None))
             fitting = [
@@ -50,19 +53,22 @@ def offset_of(path: Path, variable: Any, along: int) -> int | None:
     return fitting[0] if fitting else None
 
 
-def _candidates(file: int, size: int) -> list[int]:
-    """Where headers say that something of this size lies in one piece."""
+def _candidates(file: int, size: int) -> Iterator[list[int]]:
+    """Where headers say that something of this size lies in one piece, part by part of the file."""
     whole = os.fstat(file).st_size
     wanted = struct.pack("<Q", size)
-    found = []
+    # Headers of what is defined early stand in front of the numbers, those of others behind them.
+    parts = [(10, _HEADERS), (max(10, whole - _HEADERS), whole), (10, whole if whole < _ALL else 0)]
     with mmap.mmap(file, 0, access=mmap.ACCESS_READ) as mapped:
-        at = mapped.find(wanted, 10, _HEADERS)
-        while at >= 0:
-            (place,) = struct.unpack_from("<Q", mapped, at - 8)
-            if mapped[at - 10 : at - 8] == _CONTIGUOUS and 0 < place <= whole - size:
-                found.append(place)
-            at = mapped.find(wanted, at + 1, _HEADERS)
-    return sorted(set(found))
+        for start, stop in parts:
+            found = set()
+            at = mapped.find(wanted, start, stop)
+            while at >= 0:
+                (place,) = struct.unpack_from("<Q", mapped, at - 8)
+                if mapped[at - 10 : at - 8] == _CONTIGUOUS and 0 < place <= whole - size:
+                    found.add(place)
+                at = mapped.find(wanted, at + 1, stop)
+            yield sorted(found)
 
 
 def _runs(variable: Any, along: int, step: int, most: int | None) -> Iterator[Run]:

@@ -66,8 +66,14 @@ class Rows:
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
-def stamp(path: Path) -> tuple[int, int]:
-    """What changes whenever somebody writes a file: its size and its time."""
+def _changed(path: Path) -> UsageError:
+    message = f"`{path}` is no longer the file that it was"
+    advice = "make the batches anew, with hookql.training_batches"
+    return UsageError(Diagnostic("file-changed", message, help=advice))
+
+
+def stamp(path: Path | int) -> tuple[int, int]:
+    """What changes whenever somebody writes a file, given by name or open: its size and time."""
     found = os.stat(path)
     return found.st_size, found.st_mtime_ns
 
@@ -82,9 +88,7 @@ def reader(rows: Rows) -> Iterator[Reader]:
         plain = rows.path.open("rb")
     with plain:
         if stamp(rows.path) != rows.stamp:
-            message = f"`{rows.path}` is no longer the file that it was"
-            advice = "make the batches anew, with hookql.training_batches"
-            raise UsageError(Diagnostic("file-changed", message, help=advice))
+            raise _changed(rows.path)
         if all(column.offset is not None for column in rows.columns.values()):
             yield Reader.of(rows, plain.fileno(), None)
             return
@@ -111,6 +115,11 @@ class Reader:
         ends = np.empty(sizes.shape, sizes.dtype)
         found._numbers("row_size", (), 0, len(ends), ends)
         return evolve(found, ends=np.cumsum(ends, dtype=np.int64))
+
+    def check(self) -> None:
+        """Raise UsageError where somebody has written the file since it was opened."""
+        if stamp(self._file) != self.rows.stamp:
+            raise _changed(self.rows.path)
 
     def read(self, start: int, stop: int, out: Array) -> None:
         """Put rows [start, stop) into ``out`` (stop - start, \\*shape), of the rows' dtype."""

@@ -103,4 +103,7 @@ def _filled(
         if "row" in columns:
             memory["file"][start:end] = piece.file
             memory["row"][start:end] = np.arange(piece.start, piece.stop)
+    # Read past the end of a file that was cut, the library gives zeros.
+    for number in {piece.file for piece in pool.pieces}:
+        readers[number].check()
     return memory

@@ -117,7 +117,7 @@ def by_key(self: Any, input: Any, output: Any) -> None:
     ("key", "act"), [("h[0]", in_place), ("h[0].mlp:input", by_data), ("output", by_key)]
 )
 def test_writing_is_caught_under_paranoia(key: str, act: Any, grad: bool) -> None:
-    """Bits, versions and containers are compared; without paranoia nothing is."""
+    """Bits, versions and containers are compared; without paranoia bits are not."""
     model, _ = gpt2()
     with torch.set_grad_enabled(grad), paranoid():
         with attach(model, {key: Made(act)}), pytest.raises(hookql.ModelError) as caught:
@@ -125,8 +125,13 @@ def test_writing_is_caught_under_paranoia(key: str, act: Any, grad: bool) -> Non
         with attach(model, {"**": Counting(), "**:input": Counting()}):
             model(**batch())
     assert "detector-wrote" == caught.value.code
-    with torch.no_grad(), paranoid(False), attach(model, {key: Made(act)}):
-        model(**batch())
+    with torch.set_grad_enabled(grad), paranoid(False), attach(model, {key: Made(act)}):
+        if act is by_data:
+            model(**batch())
+            return
+        with pytest.raises(hookql.ModelError) as caught:
+            model(**batch())
+    assert "detector-wrote" == caught.value.code
 
 
 def test_who_wrote_what(golden: Callable[[str, str], None]) -> None:
@@ -215,3 +220,16 @@ def test_what_ready_made_detectors_refuse(
                passing("h[0].mlp:input", ModelOutputDetector()),
                passing("h[0].attn:pattern", BatchAccumulator())]  # fmt: skip
     golden("attached/ready.txt", shown(errors).replace(str(tmp_path), "FOLDER"))
+
+
+@pytest.mark.parametrize("kept", [[1, 2], 3, {"one": "text"}])
+def test_what_is_no_tensor_among_the_tensors(kept: object) -> None:
+    """`tensor_metadata` of anything else is an error that names the detector and its place."""
+
+    def act(detector: Detector, *_: object) -> None:
+        detector.tensor_metadata = kept if not isinstance(kept, dict) else dict(kept)  # type: ignore[assignment]
+
+    error = passing("h[0]", Made(act))
+    assert "detector-failed" == error.code
+    assert "`tried`" in error.message
+    assert "`tensor_metadata` holds tensors by name" in error.diagnostics[0].notes[0]

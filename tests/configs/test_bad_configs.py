@@ -109,7 +109,9 @@ def test_from_python_too(golden: Golden) -> None:
     }
     with pytest.raises(HookQLError) as caught:
         Analysis.from_dict(bad)
-    golden("configs/python.txt", f"{caught.value}\n")
+    with pytest.raises(HookQLError) as twice:
+        Analysis.from_dict({"queries": {1: "capture mean from h", "1": "capture std from h"}})
+    golden("configs/python.txt", f"{caught.value}\n\n{twice.value}\n")
 
 
 def test_queries_are_wrong_where_they_are_written(golden: Golden) -> None:
@@ -225,7 +227,8 @@ def test_syntax(golden: Golden) -> None:
         "[1 2]",
         "# no comments",
     ]
-    toml = ["a = ", "a = 1\na = 2", "[a\nb = 1", "a = 'x", "queries.a = {b = 1,\n}", "= 1"]
+    toml = ["a = 1\n[b]\nc = 1\n[b]\nd = 1", "x = {a = 1, 'a' = 2}", "a.b = 1\n[a]\nb = 2"]
+    toml += ["a = ", "a = 1\na = 2", "[a\nb = 1", "a = 'x", "queries.a = {b = 1,\n}", "= 1"]
     golden("configs/syntax-yaml.txt", all_said(".yaml", yaml))
     golden("configs/syntax-json.txt", all_said(".json", json))
     golden("configs/syntax-toml.txt", all_said(".toml", toml))

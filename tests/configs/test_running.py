@@ -257,6 +257,29 @@ def test_checkpoints_are_a_folder_a_query() -> None:
     assert [True, True] == [isinstance(finished, AlreadyDone) for _, finished in each]
 
 
+def test_resumed_from_another_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same config is the same run, wherever the command is given."""
+    config = Path(written(CONFIG + "options: {checkpoint: ckpt, checkpoint_every: 0.5}\n"))
+    first = Analysis.from_file(config).run()
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    again = Analysis.from_file(Path("..") / config).run(resume=True)
+    assert all(same(first[name], again[name]) for name in first)
+
+
+def test_resuming_spares_no_file_of_a_run_without_a_checkpoint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is there already, and of no checkpoint, is refused before anything runs."""
+    analysis = Analysis.from_file(written(CONFIG + "options: {checkpoint: ckpt}\n"))
+    Path("configs/norms.nc").write_text("precious", encoding="utf-8")
+    monkeypatch.setattr("hookql.api.load_model", None)
+    with pytest.raises(HookQLError) as caught:
+        analysis.run(resume=True)
+    assert "file-exists" == caught.value.code
+    assert "precious" == Path("configs/norms.nc").read_text(encoding="utf-8")
+
+
 def test_explain_is_that_of_each_query(folder: Path) -> None:
     """As text and as JSON; no output is made."""
     analysis = Analysis.from_file("configs/c.yaml")
@@ -307,6 +330,7 @@ def test_the_command_prints_each_result(capsys: pytest.CaptureFixture[str], gold
     for words in (
         ("run", file, "--quiet"),
         ("run", file, "--model", "gpt2"),
+        ("run", file, "--model", "demo"),
         ("run", file, "--text", "x"),
         ("run", file, "-o", "x.nc"),
         ("run", file, "-q", "capture mean from h"),

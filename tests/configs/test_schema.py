@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from hookql.configs import json_schema
+from hookql.configs import Analysis, json_schema
 from hookql.configs.document import Document, from_python
 from hookql.configs.settings import DataSettings, ModelSettings, RunSettings, names_of
 from hookql.configs.structure import structured
@@ -54,10 +54,29 @@ def test_it_takes_what_the_reader_takes(config: dict[str, Any]) -> None:
     """No more and no less, as far as types and names go; variables have right values."""
     document, _ = expanded(Document(from_python(config), "config"), {"N": "1", "W": "float3"})
     read, problems = structured(document, None)
+    own = read.queries.values() if read is not None else ()
+    for each in (None if read is None else read.data, *(query.data for query in own)):
+        if each is not None and each.texts is not None and (each.path or not each.texts):
+            read = None  # which is said with what does not agree
     if "${" not in str(config):
         assert (read is not None) == VALIDATOR.is_valid(config), problems
     elif read is not None:
         assert VALIDATOR.is_valid(config)
+
+
+def test_data_is_a_path_or_texts() -> None:
+    """Not both, nor no texts at all; nothing below a name leaves all as it is."""
+    queries = {"a": "capture mean from h"}
+    for data, fits in (
+        ({"path": "a.txt", "texts": ["a"]}, False),
+        ({"texts": []}, False),
+        ({"path": None, "texts": ["a"]}, True),
+        ({"path": "a.txt", "texts": None}, True),
+    ):
+        assert fits == VALIDATOR.is_valid({"queries": queries, "data": data})
+    empty = {"queries": queries, "model": None, "options": None, "data": None, "outputs": None}
+    assert VALIDATOR.is_valid(empty)
+    assert Analysis.from_dict({"queries": queries}).settings == Analysis.from_dict(empty).settings
 
 
 def test_every_option_is_a_setting() -> None:

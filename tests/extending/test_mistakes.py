@@ -116,6 +116,10 @@ def test_what_cannot_be_offered(golden: Golden, tmp_path: Path) -> None:
         "two packages": two_packages,
         "a kind that is none": lambda: column("odd_one", "text")(squash),
         "axes that are none": lambda: function("odd_one", axes="first")(squash),
+        "a number for a name": lambda: statistic(3),  # type: ignore[arg-type]
+        "nothing for a name": lambda: column(None),  # type: ignore[arg-type]
+        "no call": lambda: statistic(Spread),  # type: ignore[arg-type]
+        "parameters that nobody knows": lambda: function("odd_one")(torch.abs),
         "no value": lambda: function("odd_one")(lambda k=3: k),
         "a site that is none": lambda: sites(
             "Mine", model="mine", blocks="layers", sites={"mlp_act": "a", "atn": "b"}
@@ -141,6 +145,10 @@ def test_statistics_that_go_wrong(golden: Golden, tmp_path: Path) -> None:
     def no_init(self: Any) -> None:
         raise RuntimeError("no table of words")
 
+    def keeps_a_file(self: Any, rows: torch.Tensor) -> None:
+        Plain.update(self, rows)
+        self.file = (tmp_path / "rows").open("w")
+
     cases: dict[str, Callable[[], object]] = {
         "update raises": lambda: statistic_with(update=raises),
         "a class that cannot be made": lambda: statistic_with(__init__=no_init),
@@ -154,6 +162,12 @@ def test_statistics_that_go_wrong(golden: Golden, tmp_path: Path) -> None:
         "no pool": lambda: statistic_with("capture odd_one(x) from h[*] pool feature"),
         "pool gives another thing": lambda: statistic_with(
             "capture odd_one(x) from h[*] pool feature", pool=lambda self, axis: self.n.sum(axis)
+        ),
+        "nbytes raises": lambda: statistic_with(
+            "capture odd_one(x) from h[0] by position", nbytes=property(no_init)
+        ),
+        "a state that cannot be copied": lambda: statistic_with(
+            "capture odd_one(x) from h[*] pool layer", update=keeps_a_file
         ),
         "a parameter that it refuses": lambda: run("capture gini(x, bins=0) from h[0]"),
         "a parameter that is no whole number": lambda: run("capture gini(x, bins=2.5) from h[0]"),
@@ -172,11 +186,23 @@ def test_columns_that_go_wrong(golden: Golden, tmp_path: Path) -> None:
     def raises(batch: Any) -> None:
         raise KeyError("no such row")
 
+    def writes(batch: Any) -> Any:
+        batch.ids[:] = 0
+        return batch.ids
+
+    def writes_a_context(batch: Any) -> Any:
+        batch.contexts[0].ids[:] = 0
+        return batch.ids
+
     cases: dict[str, Callable[[], object]] = {
         "it raises": case("number", raises),
         "of another shape": case("number", lambda batch: batch.ids[:, :-1]),
         "numbers for truths": case("truth", lambda batch: batch.ids),
         "floats for ids": case("id", lambda batch: batch.ids / 2),
+        "it writes": case("number", writes),
+        "it writes into a context": case("number", writes_a_context),
+        "rows of several lengths": case("number", lambda batch: [[1], [1, 2]]),
+        "bfloat16": case("number", lambda batch: torch.zeros(batch.ids.shape).bfloat16()),
         "texts": case("number", lambda batch: np.full(batch.ids.shape, "a")),
         "defined by numbers": case("number", lambda batch: (batch.ids, batch.ids)),
     }
@@ -205,6 +231,9 @@ def test_functions_that_go_wrong(golden: Golden, tmp_path: Path) -> None:
         "of another shape": case(lambda x: x.sum(-1)),
         "the axis is not taken away": case(lambda x: x, axes="last"),
         "rows are mixed": case(lambda x: x - x.mean(0)),
+        "rows are summed": case(lambda x: x.cumsum(0)),
+        "the row before is looked at": case(lambda x: torch.cat([x[:1], x[:-1]])),
+        "rows are counted": case(lambda x: x + torch.arange(len(x))[:, None]),
         "numbers are mixed": case(lambda x: x - x.mean(-1, keepdim=True)),
         "it writes": case(lambda x: x.mul_(2)),
         "no tensor": case(lambda x: x.sum().item()),

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import hookql
+from hookql.checkpoint.state import dump
 from hookql.errors import QueryError
 from hookql.statistics import STATISTICS, accumulators, statistic
 from hookql.statistics.groups import Groups
@@ -175,3 +176,47 @@ def test_a_name_given_anew_leaves_what_runs_alone() -> None:
     (state,) = accumulators([STATISTICS["mine"]]).values()
     state.update(torch.ones(2, 3))
     assert new is type(state.state)
+
+
+@pytest.mark.parametrize("doc", [None, "", "; and more", "\n"])
+def test_a_class_without_words_is_called_by_its_name(doc: str | None) -> None:
+    """Its docstring says what it is; without one the name does."""
+    statistic("wordless")(type("Wordless", (Spread,), {"__doc__": doc, "__module__": __name__}))
+    assert "wordless" == run("capture wordless from h[0]")["wordless"].attrs["long_name"]
+
+
+def test_a_class_inside_a_function_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its module does not have it; the statistic does."""
+
+    class Inner(Spread):
+        """Spread."""
+
+    statistic("inner")(Inner)
+    query = "capture inner from h[*] as a\ncapture inner from h[1] by position as b"
+    long_run(tmp_path / "alone", query)
+    folder = tmp_path / "broken"
+    crashed(monkeypatch, 4, folder, query, checkpoint=tmp_path / "kept")
+    long_run(folder, query, checkpoint=tmp_path / "kept", resume=True)
+    assert content(tmp_path / "alone" / "out.nc") == content(folder / "out.nc")
+
+
+def test_a_state_of_a_class_that_nobody_finds_is_not_checkpointed(tmp_path: Path) -> None:
+    """What could not be read back is refused when it is written."""
+
+    class Part:
+        """A part of the state."""
+
+    class Whole(Spread):
+        """Spread."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = Part()
+
+    statistic("whole")(Whole)
+    with pytest.raises(hookql.HookQLError) as caught:
+        dump(tmp_path / "state", Whole())
+    assert "not-resumable" == caught.value.code
+    assert "Part" in caught.value.message

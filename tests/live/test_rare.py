@@ -93,3 +93,10 @@ def test_a_model_that_computes_otherwise_with_its_cache(golden: Callable[[str, s
     finally:
         handle.remove()
     golden("generation/differs.txt", f"{caught.value}\n")
+
+
+def test_a_plan_that_is_not_bound(golden: Callable[[str, str], None]) -> None:
+    """Without a model there is nothing to look at, and it is said how one is given."""
+    with pytest.raises(hookql.UsageError) as caught, hookql.compile("capture mean from h[*]"):
+        pass
+    golden("live/not-bound.txt", f"{caught.value}\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +141,32 @@ def test_while_it_is_open(tmp_path: Path) -> None:
         for _ in range(3):
             rows = flat(training_batches(path, metadata=False))
         assert data.sizes["obs"] == len(rows)
+
+
+def test_a_large_file_of_a_run_is_read_in_place(tmp_path: Path) -> None:
+    """Where its rows lie stands behind them, in a file of more than four megabytes."""
+    path = tmp_path / "acts.nc"
+    hookql.run("capture values from @resid_post[0:2] where not special", output=path)
+    batches = training_batches(path, 512, layer=[0, 1])
+    assert path.stat().st_size > 2**23
+    assert batches.stream.files[0].columns["values"].offset is not None
+    with xarray.open_dataset(path) as data:
+        expected = np.sort(data["values"].values.transpose(1, 0, 2).reshape(-1))
+    assert expected.tobytes() == np.sort(torch.cat(list(batches)).numpy().reshape(-1)).tobytes()
+
+
+@pytest.mark.parametrize("act", ["cut", "written"])
+@pytest.mark.parametrize("chunk", [0, 512])
+def test_a_file_that_changes_meanwhile(tmp_path: Path, act: str, chunk: int) -> None:
+    """Cut or written into while an epoch goes on, it gives an error and no rows that never were."""
+    path = write_rows(tmp_path / "acts.nc", 100_000, chunk=chunk)
+    batches = iter(training_batches(path, 256, memory=0.4))
+    next(batches)
+    if act == "cut":
+        os.truncate(path, path.stat().st_size // 3)
+    else:
+        with path.open("r+b") as file:
+            file.seek(path.stat().st_size // 2)
+            file.write(b"\xff" * 1000)
+    with pytest.raises(hookql.HookQLError):
+        list(batches)
