@@ -84,6 +84,24 @@ TOOLS = """\
 {% for call in m.tool_calls %}{{ '<call>' + call.name + '</call>' }}{% endfor %}\
 {% else %}{{ m.content }}{% endif %}{{ '<|im_end|>\\n' }}{% endfor %}"""
 
+# The end of the whole chat where no answer is asked for; no empty system prompt (Phi 3).
+PHI3 = """\
+{% for m in messages %}{% if m.role != 'system' or m.content %}\
+{{ '<|' + m.role + '|>\\n' + m.content + '<|end|>\\n' }}{% endif %}{% endfor %}\
+{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% else %}{{ eos_token }}{% endif %}"""
+
+# Gaps between turns, and an end behind the last alone: nobody knows whose gaps are (Blenderbot).
+BLENDERBOT = """\
+{% for m in messages %}{{ ' ' if m.role == 'user' }}{{ m.content }}\
+{{ '  ' if not loop.last }}{% endfor %}{{ eos_token }}"""
+
+# The end is left out for an answer, the gaps are tokens: these are no header.
+GAPS = """\
+{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content }}\
+{{ '<|im_end|>' if not loop.last }}{% endfor %}\
+{% if add_generation_prompt %}{{ '<|im_end|><|im_start|>assistant\\n' }}\
+{% else %}{{ eos_token }}{% endif %}"""
+
 
 def talking(template: str | None, bos: str = "<s>") -> Any:
     """A byte-level BPE with that template, and the special tokens that they all use."""

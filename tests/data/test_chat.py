@@ -25,12 +25,15 @@ from hookql.data.speakers import Chats
 from hookql.errors import HookQLError
 from hookql.models.load import Model
 from tests.data.chat_templates import (
+    BLENDERBOT,
     CHATML,
     DEFAULT_SYSTEM,
+    GAPS,
     GENERATION,
     LLAMA2,
     LLAMA3,
     MOVED,
+    PHI3,
     THOUGHTS,
     TOOLS,
     VICUNA,
@@ -79,6 +82,10 @@ def _roles(context: Context) -> list[str]:
 
 def _turn(role: str, content: str, gap: str = "\n", end: str = "\n") -> tuple[str, str]:
     return role, f"<|im_start|>{role}{gap}{content}<|im_end|>{end}"
+
+
+def _phi(role: str, content: str) -> tuple[str, str]:
+    return role, f"<|{role}|>\n{content}<|end|>\n"
 
 
 BY_HAND: dict[str, tuple[str, list[dict[str, Any]], bool, Said]] = {
@@ -220,6 +227,68 @@ BY_HAND: dict[str, tuple[str, list[dict[str, Any]], bool, Said]] = {
         False,
         [_turn(*HI), _turn("assistant", "<call>clock</call>"), _turn("tool", "noon"), _turn(*YO)],
     ),
+    "an end of the whole chat": (
+        PHI3,
+        _messages(SYS, HI, YO, OK),
+        False,
+        [_phi(*SYS), _phi(*HI), _phi(*YO), _phi(*OK), ("", "</s>")],
+    ),
+    "no such end before an answer": (
+        PHI3,
+        _messages(HI, YO, OK),
+        True,
+        [_phi(*HI), _phi(*YO), _phi(*OK), ("assistant", "<|assistant|>\n")],
+    ),
+    "a question alone": (PHI3, _messages(HI), False, [_phi(*HI), ("", "</s>")]),
+    "a question alone before an answer": (
+        PHI3,
+        _messages(HI),
+        True,
+        [_phi(*HI), ("assistant", "<|assistant|>\n")],
+    ),
+    "that end in a content": (
+        PHI3,
+        _messages(("user", "Hi</s>"), ("assistant", "</s>")),
+        False,
+        [_phi("user", "Hi</s>"), _phi("assistant", "</s>"), ("", "</s>")],
+    ),
+    "an empty system prompt that is left out": (
+        PHI3,
+        _messages(("system", ""), HI, YO),
+        False,
+        [_phi(*HI), _phi(*YO), ("", "</s>")],
+    ),
+    "the same before an answer": (
+        PHI3,
+        _messages(("system", ""), HI),
+        True,
+        [_phi(*HI), ("assistant", "<|assistant|>\n")],
+    ),
+    "that end before the header too": (
+        PHI3.replace("{% else %}{{ eos_token }}{% endif %}", "{% endif %}").replace(
+            "{% if add", "{{ eos_token }}{% if add"
+        ),
+        _messages(HI),
+        True,
+        [_phi(*HI), ("", "</s>"), ("assistant", "<|assistant|>\n")],
+    ),
+    "gaps between turns": (
+        BLENDERBOT,
+        _messages(HI, YO),
+        True,
+        [("", " "), ("user", "Hi"), ("", "  "), ("assistant", "Yo</s>")],
+    ),
+    "gaps of tokens": (
+        GAPS,
+        _messages(HI, YO),
+        False,
+        [
+            ("", "<|im_start|>user\n"),
+            ("user", "Hi"),
+            ("", "<|im_end|><|im_start|>assistant\n"),
+            ("assistant", "Yo</s>"),
+        ],
+    ),
     "other names": (
         CHATML,
         _messages(("developer", "Be"), ("narrator", "Once")),
@@ -242,6 +311,14 @@ def test_by_hand(name: str) -> None:
 def _joined(said: Said) -> Said:
     assert all(before[0] != behind[0] for before, behind in pairwise(said))
     return said
+
+
+def test_an_end_that_begins_like_a_header() -> None:
+    """The end of the chat is a whole token, also where the next header begins with its letters."""
+    tokenizer = talking(PHI3)
+    tokenizer.eos_token = "<|endoftext|>"
+    said = _said(tokenizer, _messages(HI, YO))
+    assert [_phi(*HI), _phi(*YO), ("", "<|endoftext|>")] == said
 
 
 # What people write to confuse: the template's own words, marks, nothing at all.
@@ -281,7 +358,7 @@ def test_nor_where_contents_are_stripped(chat: list[str]) -> None:
     assert [r for r, part in parts for _ in part] == [r for r, part in said for _ in part]
 
 
-EVERY = [CHATML, DEFAULT_SYSTEM, LLAMA3, LLAMA2, MOVED, VICUNA, THOUGHTS, GENERATION, TOOLS]
+EVERY = [CHATML, DEFAULT_SYSTEM, LLAMA3, LLAMA2, MOVED, VICUNA, THOUGHTS, GENERATION, TOOLS, PHI3]
 
 
 @pytest.mark.parametrize("prompt", [False, True])
@@ -525,6 +602,7 @@ REFUSED: dict[str, Callable[[], Any]] = {
     "broken-template": _fails(_messages(HI), "{% for m in messages %}"),
     "several-templates": lambda: Encoder(_several(), chat="messages"),
     "unclear": _fails(_messages(HI), SWAPPED),
+    "gaps": lambda: _said(talking(GAPS), _messages(HI), prompt=True),
     "text": _fails("Hi"),
     "empty": _fails([]),
     "message-text": _fails(["Hi"]),
