@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import os
 from collections.abc import Mapping, Sequence
@@ -77,6 +78,9 @@ class RaggedFile:
             # On a full disk HDF5 keeps the file open for ever: removing it would free nothing.
             with contextlib.suppress(OSError):
                 os.truncate(self.path, 0)
+            # Nor may it be closed twice, as the garbage collector would, in whatever thread it
+            # runs, while another file is being written: the C library crashes now and then.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._file))
 
 
 def stored(rows: Array, dtype: str) -> Array:

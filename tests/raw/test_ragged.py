@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -247,3 +249,27 @@ def test_more_than_four_gigabytes(tmp_path: Path) -> None:
     assert (tmp_path / "x.nc").stat().st_blocks * 512 < 2**24
     with netCDF4.Dataset(tmp_path / "x.nc") as data:
         assert data["position"][-3:].tolist() == [7, 8, 9]
+
+
+def test_a_file_that_cannot_be_closed_is_never_closed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor by the garbage collector, which may run in a thread beside one that writes."""
+
+    class Broken:
+        """What a Dataset is on a full disk."""
+
+        def isopen(self) -> bool:
+            return True
+
+        def close(self) -> None:
+            raise RuntimeError("NetCDF: HDF error")
+
+    file = RaggedFile(tmp_path / "x.nc", [table(rows=3)])
+    file._file.close()
+    monkeypatch.setattr(file, "_file", Broken())
+    kept = weakref.ref(file._file)
+    file.abandon()
+    del file
+    gc.collect()
+    assert kept() is not None
