@@ -17,6 +17,7 @@ from hookql.api import (
     load,
     load_model,
     run,
+    run_all,
     verify,
 )
 from hookql.errors import (
@@ -88,6 +89,7 @@ __all__ = [
     "load",
     "load_model",
     "run",
+    "run_all",
     "sites",
     "statistic",
     "training_batches",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from hookql.errors import Diagnostic, HookQLWarning, UsageError
+from hookql.errors import Diagnostic, HookQLError, HookQLWarning, UsageError
 from hookql.language.parser import LONGEST, parse
 from hookql.language.places import check_into
 from hookql.language.query import Query
@@ -55,8 +56,12 @@ def run(
             may hold); of raw values ``compress`` (none | zstd | zlib), ``store_dtype`` (float32 |
             float64), ``force`` (run even if the disk seems too small); of long runs ``checkpoint``
             (a folder), ``resume``, ``checkpoint_every`` (seconds), ``on_error`` (stop | skip);
+            ``store`` (a folder that keeps answers, which are then given without the model);
             ``into_anywhere`` (let ``into`` leave the output's folder), ``paranoid`` (prove at each
-            hook that nothing was written into the model's tensors); and for a model given by name
+            hook that nothing was written into the model's tensors); ``optimize`` (False, or
+            "+rule,-rule": the rules of docs/optimizer.md, all on), ``autocast`` (bfloat16 |
+            float16: the passes run in half precision), ``compile`` (torch compiles the model's
+            parts between hook points); and for a model given by name
             ``revision``, ``dtype``, ``device``, ``device_map``, ``attn``, ``trust_remote_code``,
             ``allow_pickle``.
 
@@ -91,6 +96,69 @@ def run(
     return finished.tree
 
 
+def run_all(
+    queries: Mapping[str, str | Path | Query],
+    *,
+    model: str | Path | torch.nn.Module | Model = "demo",
+    data: Any = None,
+    texts: Sequence[str] = (),
+    inputs: Mapping[str, torch.Tensor] | None = None,
+    tokenizer: Any = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    progress: bool | None = None,
+    **options: Unpack[RunOptions],
+) -> dict[str, xarray.DataTree]:
+    """Run several queries over the same model and data, in as few passes as that takes.
+
+    Args:
+        queries: the queries by name, each as `run` takes it.
+        output: a folder, made if it is not there, for each result as ``NAME.nc``.
+        **options: as of `run`; ``checkpoint`` is a folder with a checkpoint for each query.
+
+    The other arguments are those of `run`. Returns the result of each query by its name, as `run`
+    gives it; ``optimize="-sharing"`` runs one after another. Raises what `run` does: everything is
+    checked before the first query runs.
+    """
+    from hookql.several import run_several
+
+    if not isinstance(queries, Mapping) or not all(map(_is_name, queries)):
+        message = "`queries` are queries by name: letters, digits, `_`, `-` and `.`"
+        help = 'write `run_all({"means": "capture mean from ..."})`'
+        raise UsageError(Diagnostic("bad-option", message, help=help))
+    if not isinstance(output, str | Path | None):
+        message = f"`output` is a folder's name, not {type(output).__name__}"
+        raise UsageError(Diagnostic("bad-file", message))
+    folder = None if output is None else Path(output)
+    found = run_several(
+        {name: parse_query(query, name) for name, query in queries.items()},
+        model=model,
+        data=data,
+        texts=texts,
+        inputs=inputs,
+        tokenizer=tokenizer,
+        folder=folder,
+        overwrite=overwrite,
+        progress=progress,
+        options=options,
+    )
+    trees: dict[str, xarray.DataTree] = {}
+    for name, finished in found:
+        if isinstance(finished, HookQLError):  # a checkpoint says that it is done already
+            if folder is not None and (folder / f"{name}.nc").is_file():
+                trees[name] = load(folder / f"{name}.nc")
+            continue
+        for warning in finished.warnings:
+            warnings.warn(str(warning), HookQLWarning, stacklevel=2)
+        trees[name] = finished.tree
+    return {name: trees[name] for name in queries if name in trees}
+
+
+def _is_name(name: object) -> bool:
+    """Whether it can name a query, and the file of its result."""
+    return isinstance(name, str) and re.fullmatch(r"\w[\w.-]{0,99}", name) is not None
+
+
 def check(
     query: str | Path | Query,
     *,
@@ -108,7 +176,7 @@ def check(
     resolved = parse_query(query)
     check_into(resolved, anywhere=False)
     if model is not None:
-        from hookql.execute import plan_for
+        from hookql.planning import plan_for
 
         plan_for(resolved, model, tokenizer, target, options, chat)
     return resolved
@@ -143,14 +211,16 @@ def explain(
     rows would come, how many bytes, and how many the disk of ``output`` has free. All arguments are
     those of `run`; ``target`` is the column that the run would take the decoder's text from.
     """
-    from hookql.execute import outlook_for, plan_for
+    from hookql.execute import said_of_store
     from hookql.explanation import FORMATS
+    from hookql.planning import outlook_for, plan_for
 
     if format not in FORMATS:
         notes = (f"formats: {', '.join(FORMATS)}",)
         raise UsageError(Diagnostic("unknown-format", f"unknown format `{format}`", notes=notes))
     parsed = parse_query(query)
     check_into(parsed, bool(options.get("into_anywhere")))
+    stored = said_of_store(parsed, model, tokenizer, data, texts, options)
     if data is None and not texts:
         return FORMATS[format](
             plan_for(
@@ -160,11 +230,14 @@ def explain(
                 options.get("target"),
                 options,
                 chat=bool(options.get("chat")),
+                explaining=True,
             ),
             (),
+            stored,
         )
     path = None if output is None else Path(output)
-    return FORMATS[format](*outlook_for(parsed, model, tokenizer, data, texts, path, options))
+    plan, coming = outlook_for(parsed, model, tokenizer, data, texts, path, options)
+    return FORMATS[format](plan, coming, stored)
 
 
 def export(
@@ -242,11 +315,12 @@ def load_model(
     return read(str(name), tokenizer=tokenizer, **model_options(options))
 
 
-def parse_query(query: str | Path | Query) -> Query:
+def parse_query(query: str | Path | Query, name: str = "<query>") -> Query:
     """A query's meaning, from its text, a ``.hq`` file or an already resolved one.
 
-    A string is a file's name if it ends in ``.hq`` and is one line. Raises QueryError with every
-    error of the query, UsageError for a file that cannot be read.
+    A string is a file's name if it ends in ``.hq`` and is one line; ``name`` is what errors call
+    any other. Raises QueryError with every error of the query, UsageError for a file that cannot be
+    read.
     """
     if isinstance(query, Query):
         return query
@@ -255,7 +329,7 @@ def parse_query(query: str | Path | Query) -> Query:
         raise UsageError(Diagnostic("no-query", message))
     if isinstance(query, Path) or (query.strip().endswith(".hq") and "\n" not in query.strip()):
         return resolve(parse(read_query_file(Path(query)), str(query)))
-    return resolve(parse(query))
+    return resolve(parse(query, name))
 
 
 def read_query_file(path: Path) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hookql.errors import Diagnostic, UsageError, did_you_mean
+from hookql.optimizer.rules import RULES
 
 BEHIND_Q = "a query in the command itself goes behind `-q`"
 
@@ -114,9 +115,32 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         "from successive samples",
     )
     add_target(group)
+    add_kernels(group)
     add("--batch-size", type=int, metavar="N", help="at most N samples a batch")
     add("--tokens-per-batch", type=int, metavar="N", help="at most N tokens a batch, with padding")
     add("--group-memory", type=int, metavar="MB", help="what the groups of `by` may hold (1000)")
+
+
+def add_optimizer(parser: argparse.ArgumentParser) -> None:
+    """Which rules may leave out work."""
+    group = parser.add_argument_group("optimiser")
+    group.add_argument(
+        "--optimize",
+        metavar="RULES",
+        help="+rule,-rule: switch single rules on or off, as in --optimize=-rows; all are on. "
+        f"Rules: {', '.join(RULES)}",
+    )
+    group.add_argument(
+        "--no-optimize", action="store_true", help="no rule but those that --optimize=+rule adds"
+    )
+
+
+def add_kernels(group: Any) -> None:
+    """How the model computes, otherwise than by itself: faster, and not to the last digit."""
+    help = "run the model's passes under autocast: bfloat16, or float16 on a GPU (not exact)"
+    group.add_argument("--autocast", choices=("bfloat16", "float16"), help=help)
+    help = "let torch compile the parts of the model between hook points (slow to begin)"
+    group.add_argument("--compile", action="store_true", help=help)
 
 
 def add_target(group: Any) -> None:
@@ -158,7 +182,14 @@ def add_output(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="prove at each hook that nothing was written into the model's tensors (slow)",
     )
+    add_store(group)
     add("--quiet", action="store_true", help="no progress, no table")
+
+
+def add_store(group: Any) -> None:
+    """Where answers are kept."""
+    help = "keep answers in this folder, and take them from there without running the model"
+    group.add_argument("--store", metavar="DIR", help=help)
 
 
 def add_long_runs(parser: argparse.ArgumentParser) -> None:

@@ -37,7 +37,8 @@ from hookql.models.paths import Match, match_sites
 from hookql.models.ports import HookPoint
 from hookql.models.probe import Probe, Seen, probe
 from hookql.models.signals import logits_point, not_causal
-from hookql.plan import Asked, Plan, PlannedCapture, Selector, Target
+from hookql.models.stopping import stop_of
+from hookql.plan import USUAL, Asked, Plan, PlannedCapture, Selector, Target
 from hookql.predicates.evaluate import Column, Predicate, compile_column, compile_predicate
 from hookql.predicates.vocabulary import Vocabulary
 from hookql.statistics import STATISTICS
@@ -46,10 +47,19 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def bind(query: Query, model: Model, feed: Feed, columns: Sequence[str] | None = None) -> Plan:
+def bind(
+    query: Query,
+    model: Model,
+    feed: Feed,
+    columns: Sequence[str] | None = None,
+    rules: frozenset[str] = USUAL,
+    look: Callable[[Model, Sequence[HookPoint], Feed], Probe] = probe,
+) -> Plan:
     """Bind a query to a model. Raises QueryError or ModelError with everything that is wrong.
 
-    ``columns`` are the data's columns where they are known, for ``row.NAME``.
+    ``columns`` are the data's columns where they are known, for ``row.NAME``; ``rules`` those of
+    the optimiser that are on; ``look`` learns of the model what the plan needs: `probe` by running
+    it, `probe_shapes` without its weights.
     """
     binder = _Binder(query, model, feed, columns)
     matched = [binder.matches(spec) for spec in query.captures]
@@ -59,7 +69,7 @@ def bind(query: Query, model: Model, feed: Feed, columns: Sequence[str] | None =
     logits = binder.logits()
     binder.raise_problems()
     points = _points(model, query, matched, logits)
-    learnt = probe(model, points, feed)
+    learnt = look(model, points, feed)
     names = capture_names(query)
     whole = zip(query.captures, names, matched, strict=True)
     kept, warnings = without_problems(query, list(whole), learnt)
@@ -71,7 +81,7 @@ def bind(query: Query, model: Model, feed: Feed, columns: Sequence[str] | None =
     ]
     binder.raise_problems()
     no_such_pools(query, captures, learnt)
-    stop = _stop(learnt)
+    stop = stop_of(learnt.seen, learnt.events)
     return Plan(
         query=query,
         model=model,
@@ -85,8 +95,9 @@ def bind(query: Query, model: Model, feed: Feed, columns: Sequence[str] | None =
         logits=logits,
         probe=learnt,
         stop=stop,
-        share=share_run(model.module, learnt.events, stop),
+        share=share_run(model.module, learnt.events, stop) if "depth" in rules else 1.0,
         warnings=(*query.warnings, *warnings),
+        rules=rules,
     )
 
 
@@ -310,12 +321,3 @@ def _points(
                 wanted[HookPoint(match.module, "input")] = None
     order = {name: i for i, (name, _) in enumerate(model.module.named_modules())}
     return sorted(wanted, key=lambda p: (order.get(p.module, 0), p.side, str(p.element)))
-
-
-def _stop(learnt: Probe) -> int:
-    """The last event that some hook point needs: the module's last call, its input or output."""
-    places: dict[tuple[str, str], list[int]] = {point.event: [] for point in learnt.seen}
-    for number, event in enumerate(learnt.events):
-        if event in places:
-            places[event].append(number)
-    return max(numbers[-1] for numbers in places.values())

@@ -149,7 +149,7 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _modules(options: argparse.Namespace) -> int:
-    from hookql.execute import get_model
+    from hookql.loading import get_model
     from hookql.models.tree import render_modules
 
     model = get_model(options.model, None, _model_options(options))
@@ -283,7 +283,10 @@ def _model_options(options: argparse.Namespace) -> ModelOptions:
 
 
 def _run_options(options: argparse.Namespace) -> RunOptions:
-    return cast(RunOptions, _given(options, RunOptions))
+    given = _given(options, RunOptions)
+    if getattr(options, "no_optimize", False):
+        given["optimize"] = ",".join(word for word in ("none", given["optimize"]) if word)
+    return cast(RunOptions, given)
 
 
 def _given(options: argparse.Namespace, kind: type) -> dict[str, Any]:

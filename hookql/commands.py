@@ -11,6 +11,7 @@ from hookql.arguments import (
     add_data,
     add_long_runs,
     add_model,
+    add_optimizer,
     add_output,
     add_query,
     add_target,
@@ -46,6 +47,7 @@ def parser(version: str) -> argparse.ArgumentParser:
     add_model(run)
     add_data(run)
     add_output(run)
+    add_optimizer(run)
     add_long_runs(run)
 
     checks = _command(commands, "check", "check a query's syntax and names")
@@ -58,6 +60,7 @@ def parser(version: str) -> argparse.ArgumentParser:
     add_query(explains)
     add_model(explains)
     add_data(explains)
+    add_optimizer(explains)
     explains.add_argument("-o", "--output", metavar="FILE.nc", help="where a run would write")
     explains.add_argument("--store-dtype", choices=("float32", "float64"), help="as of run")
     explains.add_argument("--format", choices=("text", "json", "mermaid"), default="text")

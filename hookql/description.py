@@ -13,6 +13,7 @@ from hookql.language.formatter import format_expression
 from hookql.models.generation import ends_of
 from hookql.models.mixing import Mixing
 from hookql.models.ports import HookPoint
+from hookql.optimizer.savings import savings
 from hookql.plan import Asked, Plan, PlannedCapture, Target
 from hookql.running.outlook import Outlook
 from hookql.statistics import state_key
@@ -37,6 +38,7 @@ def describe(plan: Plan, coming: Sequence[Outlook] = ()) -> dict[str, Any]:
             "dtype": model.dtype,
             "device": str(model.device),
             "attention": model.attn,
+            **({} if model.autocast is None else {"autocast": model.autocast}),
         },
         "captures": captures,
         "masks": [_mask(plan, number) for number in range(len(plan.selectors))],
@@ -45,6 +47,8 @@ def describe(plan: Plan, coming: Sequence[Outlook] = ()) -> dict[str, Any]:
         "prediction": None if plan.logits is None else str(plan.logits),
         "generation": _generation(plan),
         "batches": _BATCHES[plan.probe.mixing],
+        "saves": savings(plan),
+        "open": list(plan.probe.open),
         "bytes": {
             "memory": sizes.fixed,
             "each_group": sizes.each_group,

@@ -7,6 +7,7 @@ value is read back from a GPU, unless a predicate asks for the site's own values
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -68,7 +69,7 @@ class Watched:
     seen: Mapping[str, Seen]  # of "x", and of "input" where some expression needs it
     masks: Mapping[int, Predicate]
     values: Mapping[ast.Expression, Expression]
-    shared: tuple[Expression, ...]  # that several selectors need: worked out once, on all rows
+    shared: tuple[Expression, ...]  # that several selectors need: where it pays, once on all rows
     waits: bool  # whether the model's prediction has to be known first
 
 
@@ -84,6 +85,7 @@ class Detector:
         self._holds = False
         self._scene: Scene
         self._selections: Sequence[Selection | None] = ()
+        self._shared: tuple[Expression, ...] = ()  # of this batch
         self._inputs: list[Tensor | None] = []
         self._held: list[dict[str, Tensor]] = []
         self.failure: Exception | None = None  # of `observe`: a model may swallow what is raised
@@ -109,9 +111,24 @@ class Detector:
         """
         self._scene = scene
         self._selections = selections
+        self._shared = self._worth_sharing()
         self._holds = hold or self.watched.waits
         self.drop()
         self.fired, self.taken = 0, taken
+
+    def _worth_sharing(self) -> tuple[Expression, ...]:
+        """The shared expressions that all rows of this batch make no dearer than those kept.
+
+        Rare tokens under several masks are fewer than all, even where one stands under two.
+        """
+        rows = math.prod(self._scene.size)
+        found = []
+        for expression in self.watched.shared:
+            users = [n for n, job in self.jobs.items() if expression.node in job.states[0]]
+            chosen = [self._selections[number] for number in users]
+            if sum(rows if kept is None else kept.count for kept in chosen) > rows:
+                found.append(expression)
+        return tuple(found)
 
     def drop(self) -> None:
         """Let go of what is held of a pass."""
@@ -166,14 +183,20 @@ class Detector:
             self.taken = call + 1
 
     def _rows(self, operand: str, tensor: Tensor) -> Tensor:
-        """A tensor as (B * S, *axes)."""
-        seen, (batch, positions) = self.watched.seen[operand], self._scene.size
+        """A tensor as (U * s, *axes), or as (B * S, *axes) where all rows are reckoned with."""
+        seen, (batch, positions) = self.watched.seen[operand], self._scene.fed
         rows = self._scene.rows(seen.layout, tensor.detach())
         if rows.shape[0] != batch * positions:
             message = f"`{seen.point}` gave {rows.shape[0]} rows for a batch of {batch, positions}"
             raise ModelError(Diagnostic("unaligned", message))
         view = self.watched.place.view
+        rows = self._scene.spread(rows) if self._whole else rows
         return rows if view is None or operand != "x" else view(rows)
+
+    @property
+    def _whole(self) -> bool:
+        """Whether expressions are worked out on all rows of a batch, and not on those kept."""
+        return bool(self._shared or self.watched.values)
 
     def _guarded(self, call: int, operands: dict[str, Tensor]) -> None:
         """Reduce, and name the module where that fails."""
@@ -193,10 +216,10 @@ class Detector:
     def _reduce(self, call: int, operands: dict[str, Tensor]) -> None:
         known: dict[ast.Expression, Tensor] = {}
         selections = list(self._selections)
-        if self.watched.shared or self.watched.values:
+        if self._whole:
             rows = Rows(operands, self._leaves(operands["x"].device))
-            prepare([*self.watched.shared, *self.watched.values.values()], rows)
-            known = {e.node: e(rows) for e in self.watched.shared}
+            prepare([*self._shared, *self.watched.values.values()], rows)
+            known = {e.node: e(rows) for e in self._shared}
             known |= {node: e(rows) for node, e in self.watched.values.items()}
             values = {node: self._value(e, rows) for node, e in self.watched.values.items()}
             for number, predicate in self.watched.masks.items():
@@ -208,11 +231,11 @@ class Detector:
             if call == 0:
                 job.count(selection)
             if selection.count:
-                job.update(call, operands, selection, known)
+                job.update(call, operands, selection, known, fed=not self._whole)
 
     def _leaves(self, device: torch.device) -> dict[ast.Expression, Tensor]:
         """The token columns that expressions over all rows need."""
-        wanted = (*self.watched.shared, *self.watched.values.values())
+        wanted = (*self._shared, *self.watched.values.values())
         return {leaf: self._scene.column(leaf, device) for e in wanted for leaf in e.leaves}
 
     def _value(self, expression: Expression, rows: Rows) -> Values:

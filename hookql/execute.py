@@ -9,56 +9,45 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 import xarray
 from attrs import evolve, frozen
 
-from hookql.binding import bind
-from hookql.binding_errors import needs_generation
 from hookql.data.samples import Dataset
 from hookql.engines.local import Outcome
 from hookql.engines.local import run as run_local
-from hookql.engines.trial_generation import tried_generation
-from hookql.errors import (
-    Diagnostic,
-    Interrupted,
-    QueryError,
-    UsageError,
-    did_you_mean,
-    listing,
-)
+from hookql.engines.replaying import replay
+from hookql.errors import Diagnostic, Interrupted, QueryError, UsageError, did_you_mean, listing
 from hookql.interrupts import interruptible
 from hookql.language import ast
 from hookql.language.pieces import used_in
 from hookql.language.places import check_into
 from hookql.language.query import Query
 from hookql.language.walk import walk
-from hookql.models.feed import TokenFeed
-from hookql.models.generation import cannot_generate
-from hookql.models.load import Model, load_model, wrap_model
+from hookql.loading import AnyModel, model_for
+from hookql.models.compiled import compiled
+from hookql.models.load import Model
 from hookql.models.paranoid import paranoid
-from hookql.options import (
-    ModelOptions,
-    RunOptions,
-    check_checkpoint,
-    check_options,
-    model_options,
-)
+from hookql.options import RunOptions, check_checkpoint, check_options
 from hookql.plan import Plan
+from hookql.planning import bound, check_generation
 from hookql.progress import progress as progress_bar
 from hookql.raw.schema import keeps_rows
 from hookql.results.collect import collect
-from hookql.results.outputs import plan_outputs
+from hookql.results.outputs import Outputs, plan_outputs
 from hookql.results.provenance import provenance
+from hookql.running.batching import with_budget
+from hookql.running.disk import Disk
 from hookql.running.identity import tokenizer_name
-from hookql.running.outlook import Outlook, counted, file_shelves, outlooks
 from hookql.running.prepare import prepare
 from hookql.running.remarks import data_changed, interrupted, remarks, stored_infinite
 from hookql.running.saving import save_all, scratch, written_by
-from hookql.source import check_target, file_stamp, open_source, open_texts
-from hookql.work import Source
-
-AnyModel = str | Path | torch.nn.Module | Model
+from hookql.source import TextSource, file_stamp, open_source, open_texts
+from hookql.stored.answers import Asked, ask, outlook
+from hookql.stored.copies import FROM_STORE
+from hookql.stored.derived import Derived
+from hookql.stored.described import values_of
+from hookql.stored.rows import NotAsKept, not_as_kept
+from hookql.work import Source, tokens_per_batch
 
 
 @frozen(eq=False)
@@ -66,7 +55,7 @@ class Finished:
     """A run's result, with what the command line says about it."""
 
     tree: xarray.DataTree
-    plan: Plan
+    plan: Plan | None  # None of an answer from a store
     written: tuple[Path, ...]
     warnings: tuple[Diagnostic, ...]
 
@@ -90,9 +79,32 @@ def execute(
     ``say`` is given lines about the run while it goes on; with it, and only then, SIGINT, SIGTERM
     and SIGHUP end the run after the batch that is being run, and `Interrupted` is raised.
     """
+    given = (query, model, data, texts, inputs, tokenizer, output, overwrite, progress, say)
+    try:
+        return _execute(*given, options, True)
+    except NotAsKept as error:  # of values in a store, whose files were whole a moment ago
+        finished = _execute(*given, options, False)
+        return evolve(finished, warnings=(not_as_kept(error), *finished.warnings))
+
+
+def _execute(
+    query: Query,
+    model: AnyModel,
+    data: Any,
+    texts: Sequence[str],
+    inputs: Mapping[str, Any] | None,
+    tokenizer: Any,
+    output: Path | None,
+    overwrite: bool,
+    progress: bool | None,
+    say: Callable[[str], None] | None,
+    options: RunOptions,
+    reuse: bool,
+) -> Finished:
+    """One attempt; without ``reuse`` values in a store are left alone. Raises NotAsKept with it."""
     check_options(options)
     check_checkpoint(options)
-    _check_texts(texts)
+    check_texts(texts)
     folder = Path() if output is None else output.parent
     check_into(query, bool(options.get("into_anywhere")), folder)
     # What a run that is resumed has written already is no stranger's file: looked at below.
@@ -100,10 +112,24 @@ def execute(
     stamp = file_stamp(data)
     # Data first: what is wrong with it is said before a model takes its time to load.
     dataset = open_texts(data, texts, inputs, options)
-    loaded = get_model(model, tokenizer, options)
-    check_generation(query, loaded)
+    loaded = model_for(query, model, tokenizer, inputs, options)
+    check_generation(query, loaded, options)
     source = open_source(loaded, dataset, inputs, options, query.generation)
-    plan = _bound(query, loaded, source)
+    asked = asked_of_store(query, source, loaded, inputs, options)
+    answer = None if asked is None or options.get("resume") else asked.answer(outputs)
+    if answer is not None:
+        if say is not None:
+            say(answer.said)
+        return Finished(answer.tree, None, answer.written, answer.warnings)
+    derived = None
+    if asked is not None and reuse:
+        asked, derived = derived_of(asked, query, loaded, source, options)
+    if derived is None:
+        plan = with_budget(bound(query, loaded, source, options), source, options)
+    else:
+        plan = derived.plan
+        if say is not None:
+            say(derived.said)
     started = datetime.now(UTC)
     with contextlib.ExitStack() as stack:
         stack.enter_context(paranoid(bool(options.get("paranoid")) or None))
@@ -121,40 +147,119 @@ def execute(
         if say is not None and outcome.done:
             say(f"resuming after {outcome.done:,} batches, {outcome.tokens:,} tokens")
         stop = stack.enter_context(interruptible(say)) if say is not None else None
-        with progress_bar(source.total, show=progress) as tick:
-            run_local(
-                plan,
-                source.work(plan),
-                width=source.width,
-                tick=tick,
-                sink=disk,
-                group_bytes=(options.get("group_memory") or 1000) * 1_000_000,
-                outcome=outcome,
-                stop=(lambda: False) if stop is None else stop,
-                on_error="skip" if options.get("on_error") == "skip" else "stop",
-            )
+        told: Any = {
+            "width": source.width,
+            "sink": disk,
+            "group_bytes": (options.get("group_memory") or 1000) * 1_000_000,
+            "outcome": outcome,
+            "stop": (lambda: False) if stop is None else stop,
+        }
+        if derived is None:
+            work = source.work(plan)
+            stack.callback(getattr(work.batches, "close", lambda: None))
+            parts = stack.enter_context(compiled_between(plan)) if options.get("compile") else ()
+            on_error: Any = "skip" if options.get("on_error") == "skip" else "stop"
+            with progress_bar(source.total, show=progress) as tick:
+                run_local(plan, work, tick=tick, on_error=on_error, **told)
+            beside = how_compiled(parts)
+        else:
+            assert isinstance(source, TextSource)
+            contexts, tokens = source.contexts(plan), tokens_per_batch(plan, options)
+            stack.callback(getattr(contexts, "close", lambda: None))
+            rows = derived.rows(source.width, loaded.device, stack)
+            with progress_bar(source.total, show=progress) as tick:
+                replay(plan, contexts, rows, tokens=tokens, tick=tick, **told)
+            beside = {FROM_STORE: derived.said}
         if outcome.interrupted and disk.checkpoint is not None:
             disk.save(outcome, ended=ended)
             raise Interrupted(interrupted(outcome, source, (), disk.checkpoint.folder))
-        _check_columns(plan, dataset)
-        facts = source.facts()
-        disk.check_data(outcome, facts)
-        written = disk.finish(outcome, int(facts["samples"]))
-        results = collect(plan, outcome, written.streamed, int(facts["samples"]))
-        attributes = _attributes(plan, outcome, source, started)
-        skipped = sorted(
-            [*source.refused, *outcome.skipped_contexts], key=lambda each: (each.sample, each.chunk)
-        )
-        early = f"after {outcome.done:,} batches" if outcome.interrupted else None
-        tree, files = save_all(
-            results, attributes, skipped, outputs, written, early, disk.token, outcome.generated
-        )
+        check_columns(plan, dataset)
+        finished = conclude(plan, outcome, source, disk, outputs, started, options, beside, asked)
         if outcome.interrupted:
-            raise Interrupted(interrupted(outcome, source, files, None))
-        disk.saved(files)
+            raise Interrupted(interrupted(outcome, source, finished.written, None))
     noticed = [data_changed(data)] if stamp != file_stamp(data) else []
-    noticed += [stored_infinite(written.infinite)] if written.infinite else []
-    return Finished(tree, plan, files, (*noticed, *remarks(plan, outcome, source, results)))
+    return evolve(finished, warnings=(*noticed, *finished.warnings))
+
+
+def conclude(
+    plan: Plan,
+    outcome: Outcome,
+    source: Source,
+    disk: Disk,
+    outputs: Outputs,
+    started: datetime,
+    options: RunOptions,
+    beside: Mapping[str, str] | None = None,
+    asked: Asked | None = None,
+) -> Finished:
+    """The passes are over: results made and written, of an interrupted run what there is.
+
+    ``beside`` are attributes besides those of every run; ``asked`` is who keeps the answer.
+    """
+    facts = source.facts()
+    disk.check_data(outcome, facts)
+    written = disk.finish(outcome, int(facts["samples"]))
+    results = collect(plan, outcome, written.streamed, int(facts["samples"]))
+    attributes = {**_attributes(plan, outcome, source, started, options), **(beside or {})}
+    skipped = sorted(
+        [*source.refused, *outcome.skipped_contexts], key=lambda each: (each.sample, each.chunk)
+    )
+    early = f"after {outcome.done:,} batches" if outcome.interrupted else None
+    tree, files = save_all(
+        results, attributes, skipped, outputs, written, early, disk.token, outcome.generated
+    )
+    if outcome.interrupted:
+        return Finished(tree, plan, files, ())
+    disk.saved(files)
+    noticed = [stored_infinite(written.infinite)] if written.infinite else []
+    noticed += remarks(plan, outcome, source, results)
+    if asked is not None:
+        parts = results, attributes, skipped, outcome.generated
+        fingerprint, values = facts.get("data_fingerprint"), values_of(plan, results, options)
+        noticed += asked.keep(*parts, outputs, noticed, fingerprint, values)
+    return Finished(tree, plan, files, tuple(noticed))
+
+
+def asked_of_store(
+    query: Query,
+    source: Source,
+    model: Model,
+    inputs: Mapping[str, Any] | None,
+    options: RunOptions,
+    make: bool = True,
+) -> Asked | None:
+    """What a store says of a run, before anything of the model runs; None without a store."""
+    return ask(query, model, getattr(source, "dataset", None), inputs, options, make)
+
+
+def said_of_store(
+    query: Query,
+    model: AnyModel,
+    tokenizer: Any,
+    data: Any,
+    texts: Sequence[str],
+    options: RunOptions,
+) -> str | None:
+    """What `explain` says of the store; None where none is given, or no data to look up."""
+    if options.get("store") is None or (data is None and not texts and model != "demo"):
+        return None
+    dataset = open_texts(data, texts, None, options)
+    loaded = model_for(query, model, tokenizer, None, options)
+    source = open_source(loaded, dataset, None, options, query.generation)
+    asked = asked_of_store(query, source, loaded, None, options, make=False)
+    if asked is None:
+        return None
+    asked, derived = derived_of(asked, query, loaded, source, options)
+    return outlook(asked, derived)
+
+
+def derived_of(
+    asked: Asked, query: Query, model: Model, source: Source, options: RunOptions
+) -> tuple[Asked, Derived | None]:
+    """How a query is answered from values that its store has kept; None where the model runs."""
+    if not isinstance(source, TextSource) or options.get("resume"):
+        return asked, None
+    return asked.derived(lambda look: bound(query, model, source, options, look))
 
 
 def _check_rows_can_resume(options: RunOptions) -> None:
@@ -165,23 +270,13 @@ def _check_rows_can_resume(options: RunOptions) -> None:
         raise UsageError(Diagnostic("no-output", message, help=help))
 
 
-def check_generation(query: Query, model: Model) -> None:
-    """Raise QueryError where a query asks for generated tokens that cannot be had."""
-    wrong = [found for found in needs_generation(query) if found.severity == "error"]
-    during = query.generation
-    if during is not None:
-        refused = cannot_generate(model)
-        if refused is None and "max_new_tokens" not in during.arguments:
-            message = "`during generate` does not say how much"
-            help = "write `during generate(max_new_tokens=32)`"
-            refused = Diagnostic("no-length", message, help=help)
-        if refused is not None:
-            wrong.append(evolve(refused, span=during.span, source=query.source))
-    if wrong:
-        raise QueryError(wrong)
+def compiled_between(plan: Plan) -> contextlib.AbstractContextManager[tuple[str, ...]]:
+    """The plan's model compiled between its hook points; the names of what is."""
+    found = plan.probe
+    return compiled(plan.model, plan.feed, found.seen, found.events, plan.stop, plan.leave)
 
 
-def _check_columns(plan: Plan, dataset: Dataset | None) -> None:
+def check_columns(plan: Plan, dataset: Dataset | None) -> None:
     """Refuse a column that no sample had, where the data could not say so beforehand."""
     if dataset is None or dataset.columns is not None:
         return
@@ -207,79 +302,15 @@ def _asked(plan: Plan) -> list[ast.Node]:
     return [n for whole in (*wheres, *plan.columns) if whole is not None for n in walk(whole)]
 
 
-def _check_texts(texts: object) -> None:
+def check_texts(texts: object) -> None:
     """A text is a sequence of texts too, of its characters: surely not what was meant."""
     if isinstance(texts, str | bytes):
         message = f"`texts` is one text ({type(texts).__name__}), not a list of texts"
         raise UsageError(Diagnostic("bad-texts", message, help="write `texts=[...]`"))
 
 
-def get_model(model: AnyModel, tokenizer: Any, options: ModelOptions) -> Model:
-    """The model that a name, a module or a `Model` stands for."""
-    given = model_options(options)
-    if isinstance(tokenizer, str | Path):
-        message = "`tokenizer` is a name, not a tokenizer"
-        advice = "give `AutoTokenizer.from_pretrained(...)`"
-        raise UsageError(Diagnostic("bad-option", message, help=advice))
-    if isinstance(model, str | Path):
-        return load_model(str(model), **given)
-    if given:
-        message = f"`{next(iter(given))}` only goes with a model that HookQL loads by name"
-        help = "leave it out, or give it to `hookql.load_model(...)`: a module is run as it is"
-        raise UsageError(Diagnostic("model-option", message, help=help))
-    return model if isinstance(model, Model) else wrap_model(model, tokenizer)
-
-
-def plan_for(
-    query: Query,
-    model: AnyModel,
-    tokenizer: Any,
-    target: str | None,
-    options: ModelOptions,
-    chat: bool = False,
-) -> Plan:
-    """The plan of a query for a model, bound without data."""
-    check_options(options)
-    loaded = get_model(model, tokenizer, options)
-    check_target(loaded, target)
-    check_generation(query, loaded)
-    feed = TokenFeed(loaded)
-    feed.has_target, feed.knows_roles = target is not None, chat
-    plan = bind(query, loaded, feed)
-    return plan if query.generation is None else tried_generation(plan)
-
-
-def _bound(query: Query, model: Model, source: Source) -> Plan:
-    plan = bind(query, model, source.feed, source.columns)
-    plan = evolve(plan, warnings=(*plan.warnings, *needs_generation(query)))
-    return plan if query.generation is None else tried_generation(plan)
-
-
-def outlook_for(
-    query: Query,
-    model: AnyModel,
-    tokenizer: Any,
-    data: Any,
-    texts: Sequence[str],
-    output: Path | None,
-    options: RunOptions,
-) -> tuple[Plan, list[Outlook]]:
-    """The plan of a query for a model and data, and what raw rows it will give."""
-    check_options(options)
-    outputs = plan_outputs(query, output or Path("values.nc"), overwrite=True)
-    dataset = open_texts(data, texts, None, options)
-    loaded = get_model(model, tokenizer, options)
-    check_generation(query, loaded)
-    source = open_source(loaded, dataset, None, options, query.generation)
-    plan = _bound(query, loaded, source)
-    if not keeps_rows(plan):
-        return plan, []
-    found = counted(plan, source, progress=None)
-    return plan, outlooks(file_shelves(plan, source, outputs, options, found), found)
-
-
 def _attributes(
-    plan: Plan, outcome: Outcome, source: Source, started: datetime
+    plan: Plan, outcome: Outcome, source: Source, started: datetime, options: RunOptions
 ) -> dict[str, str | int | float]:
     model = plan.model
     offered = "; ".join(
@@ -300,10 +331,20 @@ def _attributes(
         tokens_run=outcome.tokens,
         tokens_padding=outcome.padding,
         tokens_skipped=outcome.skipped,
+        tokens_spared=outcome.spared,
+        optimize=", ".join(sorted(plan.rules)) or "none",
         batches=outcome.batches,
         share=plan.share,
         seconds=outcome.seconds,
         started=started,
         ended=datetime.now(UTC),
     )
-    return {**found, "extensions": offered} if offered else found
+    if plan.feed.tokens:
+        found["tokens_per_batch"] = tokens_per_batch(plan, options)
+    said = {"extensions": offered, "autocast": model.autocast or ""}
+    return {**found, **{name: words for name, words in said.items() if words}}
+
+
+def how_compiled(parts: Sequence[str]) -> dict[str, str]:
+    """What a result says of the parts that were compiled."""
+    return {"compiled": f"{len(parts)} modules by torch.compile"} if parts else {}

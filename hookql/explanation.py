@@ -11,11 +11,13 @@ from hookql.plan import Plan
 from hookql.running.outlook import Outlook
 
 
-def as_text(plan: Plan, coming: Sequence[Outlook] = ()) -> str:
+def as_text(plan: Plan, coming: Sequence[Outlook] = (), stored: str | None = None) -> str:
     """The plan in words."""
     facts = describe(plan, coming)
     model = facts["model"]
     runs_on = f"{model['dtype']} on {model['device']}"
+    if "autocast" in model:
+        runs_on += f" under autocast to {model['autocast']}"
     attention = f", {model['attention']} attention" if model["attention"] else ""
     lines = [
         *_block("query", facts["query"].rstrip().splitlines()),
@@ -39,6 +41,10 @@ def as_text(plan: Plan, coming: Sequence[Outlook] = ()) -> str:
     lines += ["", f"reads      {points}, each once a batch:"]
     lines += _table(facts["hook_points"])
     said = [f"values     {each}" for each in coming]
+    if facts["open"]:
+        still = [f"- {each}" for each in facts["open"]]
+        said += _block("open", ["until the weights are loaded:", *still])
+    said += [] if stored is None else [f"stored     {stored}"]
     return "\n".join([*lines, "", *_costs(facts), *said]) + "\n"
 
 
@@ -68,6 +74,7 @@ def _costs(facts: Mapping[str, Any]) -> list[str]:
     memory += "; some 300 MB of rows until they can be written" if rows else ""
     return [
         *lines,
+        *_block("optimises", [f"{name:<11}{said}" for name, said in facts["saves"].items()]),
         f"memory     {memory}",
         f"writes     {rows}{written}, and some 20 kB that say what they are",
     ]
@@ -86,7 +93,7 @@ def _generating(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _block(title: str, lines: list[str]) -> list[str]:
-    heads = [title, *[""] * (len(lines) - 1)]
+    heads = [title, *[""] * (len(lines) - 1)] if lines else []
     return [f"{head:<10} {line}".rstrip() for head, line in zip(heads, lines, strict=True)]
 
 
@@ -118,12 +125,13 @@ def _bytes(number: int) -> str:
     return f"{size:.1f} GB"
 
 
-def as_json(plan: Plan, coming: Sequence[Outlook] = ()) -> str:
+def as_json(plan: Plan, coming: Sequence[Outlook] = (), stored: str | None = None) -> str:
     """The plan as JSON, stable in its keys and their order."""
-    return json.dumps(describe(plan, coming), indent=2, ensure_ascii=False) + "\n"
+    facts = {**describe(plan, coming), **({} if stored is None else {"stored": stored})}
+    return json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
 
 
-def as_mermaid(plan: Plan, coming: Sequence[Outlook] = ()) -> str:
+def as_mermaid(plan: Plan, coming: Sequence[Outlook] = (), stored: str | None = None) -> str:
     """The plan as a Mermaid flow chart: modules, masks, captures."""
     facts = describe(plan, coming)
     lines = ["flowchart LR", f'  data["data"] --> model["{facts["model"]["name"]}"]']
@@ -145,7 +153,7 @@ def as_mermaid(plan: Plan, coming: Sequence[Outlook] = ()) -> str:
     return "\n".join(lines) + "\n"
 
 
-FORMATS: Mapping[str, Callable[[Plan, Sequence[Outlook]], str]] = {
+FORMATS: Mapping[str, Callable[[Plan, Sequence[Outlook], str | None], str]] = {
     "text": as_text,
     "json": as_json,
     "mermaid": as_mermaid,

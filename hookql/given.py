@@ -77,7 +77,8 @@ class IdSource:
             self.width = _with_room(model, self.width, generation, self._beside)
 
     def work(self, plan: Plan) -> Work:
-        return token_work(self._model, self.feed, self._contexts, plan, self._options, self._extras)
+        beside = self._extras if self._beside else None
+        return token_work(self._model, self.feed, self._contexts, plan, self._options, beside)
 
     def facts(self) -> dict[str, str | int]:
         return {

@@ -19,6 +19,8 @@ from hookql.predicates.groups import GroupTable
 from hookql.predicates.values import Values
 from hookql.selection import PairTable, Scene, Sees, Selection
 from hookql.statistics import Groups, Places, Statistic, accumulators
+from hookql.statistics.blocks import is_quick
+from hookql.statistics.moments import Moments
 
 _LATER = torch.iinfo(torch.int64).max
 
@@ -107,6 +109,8 @@ class Job:
         self.table = table
         self._leaves = frozenset(leaf for want in self.wants for leaf in want.expression.leaves)
         self._several = len(self.wants) > 1
+        plain = bool(self.wants) and all(_is_plain(want) for want in self.wants)
+        self._plain = table is None and plain
         self.kept = 0
         self.undefined = 0
         self.group_counts: npt.NDArray[np.int64] = np.zeros(0, np.int64)
@@ -145,12 +149,16 @@ class Job:
         operands: Mapping[str, Tensor],
         selection: Selection,
         known: Mapping[ast.Expression, Tensor],
+        fed: bool = False,
     ) -> None:
-        """Take in the rows that are selected of operands (B * S, *axes)."""
+        """Take in the rows that are selected of operands (B * S, *axes), or of those ``fed``."""
+        apart = fed and selection.scene.flat is not None
+        if self._plain and not apart and self._update_plain(call, operands, selection):
+            return
         device = operands["x"].device
         rows = Rows(
             # Accumulators keep no rows, so that the next site may have their memory.
-            {name: selection.rows(tensor, f"rows of {name}") for name, tensor in operands.items()},
+            {name: selection.rows(x, f"rows of {name}", fed) for name, x in operands.items()},
             {leaf: selection.rows(selection.scene.column(leaf, device)) for leaf in self._leaves},
         )
         rows.memo.update({node: selection.rows(tensor) for node, tensor in known.items()})
@@ -170,6 +178,22 @@ class Job:
         for name, tensor in rows.operands.items():
             if name != "x" or not proven:
                 self.nonfinite.setdefault(name, NonFinite()).update(tensor, selection)
+
+    def _update_plain(
+        self, call: int, operands: Mapping[str, Tensor], selection: Selection
+    ) -> bool:
+        """The same without a copy of the rows, where nearly all are kept; whether that was done."""
+        left, x = selection.left, operands["x"]
+        if left is None or not is_quick(x) or len(operands) > 1:
+            return False
+        states = self.states[call][_X]
+        if not all(isinstance(state, Moments) for state in states.values()):
+            return False
+        for state in states.values():
+            state.update_but(x, left)
+        if not _all_finite(states):
+            self.nonfinite.setdefault("x", NonFinite()).update(selection.rows(x), selection)
+        return True
 
     def _take(
         self, want: Want, states: Mapping[Hashable, Any], values: Tensor, selection: Selection
@@ -239,6 +263,11 @@ class Job:
 
 
 _X = ast.Name("x")
+
+
+def _is_plain(want: Want) -> bool:
+    """Whether the rows themselves are wanted, of every token, and nothing of them is kept."""
+    return want.expression.node == _X and not want.raw and want.key_axis is None
 
 
 def _copy(values: Tensor) -> Tensor:

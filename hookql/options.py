@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from hookql.errors import Diagnostic, UsageError, did_you_mean
+from hookql.optimizer.rules import chosen
 
 
 class ModelOptions(TypedDict, total=False):
@@ -37,6 +38,7 @@ class RunOptions(ModelOptions, total=False):
     group_memory: int | None
     compress: str | None
     store_dtype: str | None
+    store: str | Path | None
     checkpoint: str | Path | None
     resume: bool
     checkpoint_every: float | None
@@ -44,12 +46,16 @@ class RunOptions(ModelOptions, total=False):
     force: bool
     into_anywhere: bool
     paranoid: bool
+    optimize: str | bool | None
+    autocast: str | None
+    compile: bool
 
 
 CHOICES = {
     "compress": ("none", "zstd", "zlib"),
     "store_dtype": ("float32", "float64"),
     "on_error": ("stop", "skip"),
+    "autocast": ("bfloat16", "float16"),
 }
 """The options that are one word of a few."""
 _COUNTS = ("limit", "max_length", "batch_size", "tokens_per_batch", "group_memory")
@@ -77,6 +83,7 @@ def check_options(options: Mapping[str, Any], kind: type = RunOptions) -> None:
         if name in _COUNTS and value is not None and wrong:
             message = f"`{name}` must be a whole number of 1 or more, not {value!r}"
             raise UsageError(Diagnostic("bad-option", message))
+    chosen(options.get("optimize"))
 
 
 def check_checkpoint(options: Mapping[str, Any]) -> None:

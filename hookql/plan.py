@@ -16,9 +16,13 @@ from hookql.models.feed import Feed
 from hookql.models.load import Model
 from hookql.models.ports import HookPoint
 from hookql.models.probe import Probe
+from hookql.models.stopping import leave_of
 from hookql.predicates.evaluate import Column, Predicate
 from hookql.predicates.vocabulary import Vocabulary
 from hookql.statistics import Statistic
+
+USUAL = frozenset({"depth"})
+"""The rules of a plan where nobody says which: those that need nothing but the plan."""
 
 
 @frozen
@@ -109,23 +113,13 @@ class Plan:
     stop: int  # the event of the probe's after which nothing more is needed
     share: float  # the share of the forward pass that runs, 0 to 1
     warnings: tuple[Diagnostic, ...]
+    rules: frozenset[str] = USUAL  # of the optimiser, that are on
+    tokens_per_batch: int | None = None  # None: as is usual on the device
 
     @property
     def leave(self) -> tuple[str, str] | None:
-        """The event at which the pass is left: when another module begins, after the last needed.
-
-        Not at once, so that a module that runs more often on the data than in the probe is noticed.
-        Behind the input of a module its work is not waited for.
-        """
-        events, after = self.probe.events, self.stop + 1
-        kind, module = events[self.stop]
-        if kind == "input":
-            at_work = after < len(events) and events[after] != ("output", module)
-            return events[after] if at_work else events[self.stop]
-        for event in events[after:]:
-            if event[0] == "input" and not _related(event[1], module):
-                return event
-        return None
+        """The event at which the pass is left; None: it runs to its end."""
+        return leave_of(self.probe.events, self.stop) if "depth" in self.rules else None
 
     @property
     def points(self) -> tuple[HookPoint, ...]:
@@ -168,8 +162,3 @@ class Plan:
         """A mask as the query writes it."""
         where = self.selectors[number].where
         return "every token" if where is None else format_expression(where)
-
-
-def _related(one: str, other: str) -> bool:
-    """Whether one module is the other, inside it or around it."""
-    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")

@@ -49,8 +49,9 @@ class _Count:
 
     def add(self, batch: Batch) -> None:
         # A sample is counted with its first chunk.
-        self.samples += sum(len(c.samples) for c in batch.contexts if c.chunk == 0)
-        self.tokens += int(batch.mask.sum())
+        if batch.feeding is None or batch.fed is None or batch.feeding.start:
+            self.samples += sum(len(c.samples) for c in batch.contexts if c.chunk == 0)
+        self.tokens += int(batch.rows.sum())
 
     @property
     def seconds(self) -> float:

@@ -19,7 +19,7 @@ from hookql.language import ast
 from hookql.models.layout import Layout
 from hookql.predicates.values import Values
 from hookql.statistics import Groups, Places
-from hookql.statistics.blocks import kept_memory
+from hookql.statistics.blocks import Left, kept_memory
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -49,6 +49,11 @@ class Scene:
         self.batch = batch
         self._rows_of = read
         self.size = batch.mask.shape[0], batch.mask.shape[1]
+        fed = batch.given[0].shape
+        self.fed = fed[0], fed[1]  # what tensors hold: fewer rows and columns, perhaps
+        self.flat: Ints | None = None  # which row of theirs is each token's, -1: none
+        if batch.feeding is not None:
+            self.flat = batch.feeding.flat(self.size[1]).reshape(-1)
         position = np.arange(self.size[1], dtype=np.int64)
         self.order: Ints = (batch.sample * SPAN + batch.chunk * width + position).reshape(-1)
         self.tokens: Ints = batch.ids.reshape(-1)
@@ -57,10 +62,20 @@ class Scene:
         self._tensors: dict[tuple[ast.Expression, torch.device], Tensor] = {}
 
     def rows(self, layout: Layout, tensor: Tensor) -> Tensor:
-        """A hook point's tensor as (B * S, \\*axes); more or fewer rows where it does not fit."""
+        """A hook point's tensor as (U * s, \\*axes), for the tokens that were fed.
+
+        More or fewer rows where it does not fit.
+        """
         if self._rows_of is not None:
             return self._rows_of(layout, tensor)
-        return layout.rows(tensor, *self.size)
+        return layout.rows(tensor, *self.fed)
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """Rows (U * s, \\*axes) as (B * S, \\*axes); any stands where a token was not fed."""
+        if self.flat is None:
+            return rows
+        index = torch.from_numpy(np.maximum(self.flat, 0))
+        return rows.index_select(0, _moved(index, rows.device))
 
     def values(self, leaf: ast.Expression) -> Values:
         """A token leaf at every position, (B, S)."""
@@ -95,24 +110,40 @@ class Selection:
         self.count = len(self.index)
         self.everything = self.count == kept.size
         self.groups = groups
-        self._on_device: dict[torch.device, Tensor] = {}
+        self._taken = self.index if scene.flat is None else scene.flat[self.index]
+        if scene.flat is not None and self.count and self._taken.min() < 0:
+            raise RuntimeError("a row is wanted of a token that is not fed")
+        self._on_device: dict[tuple[torch.device, bool], Tensor] = {}
         self._places: dict[torch.device, Places] = {}
         self._pairs: dict[object, Pairs] = {}
         self._labels: tuple[Ints, Ints] | None = None
+        self._left: Left | None = None
 
-    def rows(self, view: Tensor, reuse: str = "") -> Tensor:
-        """The kept rows of (B * S, *axes).
+    def rows(self, view: Tensor, reuse: str = "", fed: bool = False) -> Tensor:
+        """The kept rows of (B * S, *axes), or of the (U * s, *axes) that were ``fed``.
 
         With ``reuse``, on a CPU, they are in this thread's memory of that name, valid until the
         next call with that name: asked for anew each time it would be zeroed each time.
         """
-        if self.everything:
+        fed = fed and self.scene.flat is not None
+        if self.everything and not fed:
             return view
-        index = self._indices(view.device)
+        index = self._indices(view.device, fed)
         if not reuse or not view.is_cpu:
             return view.index_select(0, index)
         memory = kept_memory((self.count, *view.shape[1:]), view.dtype, reuse)
         return torch.index_select(view, 0, index, out=memory)
+
+    @property
+    def left(self) -> Left | None:
+        """The rows that are not kept, where some but few are not; made once."""
+        rows = self.scene.size[0] * self.scene.size[1]
+        if self._left is None and 3 * rows < 4 * self.count < 4 * rows:
+            dropped = np.ones(rows, np.bool_)
+            dropped[self.index] = False
+            left = np.flatnonzero(dropped)
+            self._left = Left(torch.from_numpy(left), torch.from_numpy(self.index))
+        return self._left
 
     def places(self, device: torch.device) -> Places:
         """Where in the data the kept rows are, and their tokens."""
@@ -135,10 +166,12 @@ class Selection:
             made = self._pairs[sees, id(table)] = Pairs(self, keys, sees, table)
         return made
 
-    def _indices(self, device: torch.device) -> Tensor:
-        if device not in self._on_device:
-            self._on_device[device] = _moved(torch.from_numpy(self.index), device)
-        return self._on_device[device]
+    def _indices(self, device: torch.device, fed: bool) -> Tensor:
+        key = device, fed
+        if key not in self._on_device:
+            index = self._taken if fed else self.index
+            self._on_device[key] = _moved(torch.from_numpy(index), device)
+        return self._on_device[key]
 
 
 Sees = tuple[bool, int | None]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import attrs
+import torch
 
-from hookql.data.encode import Encoder
+from hookql.data.encode import Context, Encoder
 from hookql.data.messages import MESSAGES
 from hookql.data.read import open_data
 from hookql.data.samples import Dataset
@@ -123,10 +125,22 @@ class TextSource:
         self._model = model
         self._options = options
 
-    def work(self, plan: Plan) -> Work:
+    def contexts(self, plan: Plan) -> Iterable[Context]:
+        """The data's contexts in their order, with what the plan asks of tokens."""
         self.encoder.spans = plan.text
-        contexts = self.encoder(self.dataset)
-        return token_work(self._model, self.feed, contexts, plan, self._options)
+        # Chats are made texts one by one, in Python: nothing to gain, and more that can go wrong.
+        self.encoder.ahead = self.encoder.chats is None and _idle(self._model)
+        if self.encoder.ahead:
+            return self.encoder(self.dataset.read(), self.dataset.note)
+        return self.encoder(self.dataset)
+
+    def work(self, plan: Plan) -> Work:
+        return token_work(self._model, self.feed, self.contexts(plan), plan, self._options)
+
+    def first(self, plan: Plan, samples: int) -> list[Context]:
+        """The contexts of the first samples, of data that can be read again."""
+        self.encoder.spans = plan.text
+        return list(self.encoder(islice(self.dataset, samples)))
 
     @property
     def refused(self) -> Sequence[Skipped]:
@@ -145,6 +159,14 @@ class TextSource:
             ),
             **counts,
         }
+
+
+def _idle(model: Model) -> bool:
+    """Whether a core has nothing to do while the model runs."""
+    if model.device.type != "cpu":
+        return True
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return torch.get_num_threads() < (cores or 1)
 
 
 def file_stamp(data: Any) -> tuple[int, ...] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Every hook proves that nothing was written into what it was shown.
 os.environ.setdefault("HOOKQL_PARANOID", "1")
+
+# What is measured on a machine is kept: never in the user's own folder.
+os.environ["HOOKQL_CACHE"] = tempfile.mkdtemp(prefix="hookql-cache-")
 
 import pytest
 import torch

@@ -149,9 +149,12 @@ def test_the_result_says_how_it_was_made(tmp_path: Path) -> None:
         "samples": 4,
         "samples_empty": 0,
         "tokens_read": tokens,
-        "tokens_run": tokens,
+        "tokens_run": tokens - 1,  # "a" is one token, at position 0: it need not run
+        "tokens_skipped": 1,
+        "tokens_spared": 0,
         "tokens_dropped": 0,
         "tokens_kept": tokens - 4,
+        "optimize": "budget, depth, duplicates, prefixes, rows, sharing, weights",
         "dtype_run": "float32",
         "dtype_stored": "float64",
         "attention": "sdpa",

@@ -28,10 +28,21 @@ FLOORS = [
     ["assembly"],
     ["binding", "binding_errors", "conditions"],
     ["engines"],
+    ["optimizer"],
     ["results", "raw", "checkpoint", "exports", "attached", "training"],
     ["options", "source", "given", "work", "progress", "interrupts"],
-    ["running"],
-    ["execute", "description", "explanation", "verifying", "live"],
+    ["running", "stored"],
+    [
+        "loading",
+        "planning",
+        "execute",
+        "description",
+        "explanation",
+        "verifying",
+        "live",
+        "together",
+        "several",
+    ],
     ["api"],
     ["configs"],
     ["arguments", "commands", "cli", "", "__main__"],
@@ -172,12 +183,12 @@ def test_everything_public_says_what_it_is(path: Path) -> None:
     assert [] == silent
 
 
-def tests() -> list[Path]:
+def _tests() -> list[Path]:
     """Every file of tests."""
     return sorted(Path(__file__).parent.rglob("test_*.py"))
 
 
-@pytest.mark.parametrize("path", tests(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", _tests(), ids=lambda path: path.stem)
 def test_every_test_says_what_it_shows(path: Path) -> None:
     """A test without a docstring is a riddle; one without an assertion shows nothing."""
     tree = ast.parse(path.read_text(encoding="utf-8"))

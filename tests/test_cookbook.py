@@ -89,8 +89,12 @@ def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kitchen]:
             loaded[key] = load_model(str(FOLDERS[name]()) if name in FOLDERS else name, **options)
         return loaded[key]
 
+    def whole(queries: Any, name: str, has_target: bool, **options: Any) -> Model:
+        return from_packages(name, **{k: v for k, v in options.items() if v is not None})
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hookql.execute.load_model", from_packages)
+        patch.setattr("hookql.loading.load_model", from_packages)
+        patch.setattr("hookql.loading.load_for", whole)
         patch.setenv("COLUMNS", "100")
         yield Kitchen(folder)
 

@@ -37,6 +37,7 @@ def test_no_data_is_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     for name in (
         "hookql.execute.run_local",
         "hookql.execute.open_source",
+        "hookql.planning.open_source",
         "hookql.source.open_data",
     ):
         monkeypatch.setattr(name, never)

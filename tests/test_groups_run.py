@@ -13,8 +13,8 @@ from torch import nn
 import hookql
 from hookql.binding import bind
 from hookql.engines import local
-from hookql.execute import get_model
 from hookql.expressions import rows as expression_rows
+from hookql.loading import get_model
 from hookql.source import open_source, open_texts
 from tests.tiny import tiny
 
@@ -77,13 +77,13 @@ def test_state_of_samples_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None
     """With small windows the accumulators never hold more than a few samples."""
     monkeypatch.setattr("hookql.work.WINDOW_CONTEXTS", 8)
     most = []
-    check = local._check_bytes
+    check = local.check_bytes
 
     def watch(outcome: local.Outcome, limit: int) -> None:
         most.append(max(table.number for table in outcome.tables.values()))
         check(outcome, limit)
 
-    monkeypatch.setattr(local, "_check_bytes", watch)
+    monkeypatch.setattr(local, "check_bytes", watch)
     result = run("capture mean from transformer.h[0] by sample", TEXTS * 40)
     assert 200 == result.sizes["sample"]
     assert max(most) < 30

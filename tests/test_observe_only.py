@@ -18,7 +18,7 @@ from hookql.data.encode import Context
 from hookql.data.samples import Sample
 from hookql.engines.local import Outcome
 from hookql.engines.passes import Pass
-from hookql.execute import get_model
+from hookql.loading import get_model
 from hookql.models import hooks
 from hookql.models.mixing import Mixing
 from hookql.source import open_source, open_texts

@@ -16,7 +16,7 @@ from hookql.configs.agreement import disagreements
 from hookql.configs.document import Document, from_python
 from hookql.configs.located import Located, located, placed
 from hookql.configs.reading import read_document
-from hookql.configs.runs import Run, begin, check_runs, runs_of
+from hookql.configs.runs import Run, check_runs, make_folders, order_of, runs_of
 from hookql.configs.settings import Settings, options_of
 from hookql.configs.structure import structured
 from hookql.configs.variables import expanded
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from hookql.execute import Finished
     from hookql.models.load import Model
+    from hookql.optimizer.sharing import Passes
 
 
 @frozen(eq=False)
@@ -91,17 +92,17 @@ class Analysis:
         with the model. A query whose run a checkpoint says is finished is not run again: its result
         is read from its file, where it has one.
         """
-        results: dict[str, xarray.DataTree] = {}
+        found: dict[str, xarray.DataTree] = {}
         asked = self.asked(overwrite=overwrite, resume=resume)
         for run, finished in asked.each(model=model, tokenizer=tokenizer, progress=progress):
             if isinstance(finished, AlreadyDone):
                 if run.output is not None and run.output.is_file():
-                    results[run.name] = api.load(run.output)
+                    found[run.name] = api.load(run.output)
                 continue
             for warning in finished.warnings:
                 warnings.warn(str(warning), HookQLWarning, stacklevel=2)
-            results[run.name] = finished.tree
-        return results
+            found[run.name] = finished.tree
+        return {run.name: found[run.name] for run in self.runs if run.name in found}
 
     def asked(self, *, overwrite: bool, resume: bool) -> Analysis:
         """The same analysis, with what its caller asks for besides the config."""
@@ -119,17 +120,28 @@ class Analysis:
         progress: bool | None = None,
         say: Callable[[str], None] | None = None,
     ) -> Iterator[tuple[Run, Finished | AlreadyDone]]:
-        """The same one by one, for the command line; ``say`` as of `hookql.execute.execute`."""
-        loaded = check_runs(self.document, self.runs, lambda: self._model(model, tokenizer))
-        done: list[str] = []
-        for run in self.runs:
-            try:
-                yield run, begin(run, loaded, progress, say)
-            except AlreadyDone as error:
-                yield run, error
-            except HookQLError as error:
-                raise self._in(error, run, done) from error
-            done.append(run.name)
+        """The same one by one, for the command line; ``say`` as of `hookql.execute.execute`.
+
+        Queries that share a pass over the data come one after another.
+        """
+        from hookql.together import naming, passes_for, run_each
+
+        loaded, plans = check_runs(self.document, self.runs, lambda: self._model(model, tokenizer))
+        make_folders(self.runs)
+        orders = [order_of(run) for run in self.runs]
+        passes = passes_for(orders, plans, loaded)
+        named = {run.name: run for run in self.runs}
+        done: list[str] = []  # those whose result is there
+        for names, found in run_each(orders, passes, plans, loaded, progress, say):
+            run = named[names[0]]
+            if isinstance(found, AlreadyDone):
+                yield run, found
+            elif isinstance(found, HookQLError):
+                error = type(found)(run.located.here(found.diagnostics))
+                raise naming(error, names, done, list(named)) from found
+            else:
+                yield run, evolve(found, warnings=run.located.here(found.warnings))
+            done += names
 
     def explain(
         self,
@@ -144,6 +156,7 @@ class Analysis:
         query). Raises what `run` does, but for outputs that exist.
         """
         loaded = self._model(model, tokenizer)
+        passes, lines = self._passes(loaded)
         said: dict[str, str] = {}
         for run in self.runs:
             try:
@@ -161,13 +174,33 @@ class Analysis:
                 raise placed(found, self.document, ("queries", run.name)) from error
         if format == "json":
             plans = {name: json.loads(text) for name, text in said.items()}
+            for name, plan in plans.items():
+                if len(company := passes.of(name)) > 1:
+                    plan["pass_shared_with"] = [other for other in company if other != name]
             return json.dumps(plans, indent=2, ensure_ascii=False) + "\n"
         mark = "%%" if format == "mermaid" else "#"
-        return "\n".join(f"{mark} {name}\n{text}" for name, text in said.items())
+        shown = [f"{mark} {name}\n{text}" for name, text in said.items()]
+        if len(said) > 1:
+            ahead = "%% " if format == "mermaid" else ""
+            shown.append(f"{mark} passes\n" + "".join(f"{ahead}{line}\n" for line in lines))
+        return "\n".join(shown)
+
+    def _passes(self, loaded: Model) -> tuple[Passes, list[str]]:
+        """Which queries share a pass, and that in words; none where one is wrong, which is said."""
+        from hookql.optimizer.sharing import Passes, described
+        from hookql.together import passes_for, plans_of
+
+        orders = [order_of(run) for run in self.runs]
+        try:
+            plans = plans_of(orders, loaded)
+            passes = passes_for(orders, plans, loaded)
+        except HookQLError:
+            return Passes(tuple((run.name,) for run in self.runs), {}), []
+        return passes, described(passes, plans)
 
     def _model(self, given: torch.nn.Module | Model | None, tokenizer: Any) -> Model:
         """The model of all queries, loaded once."""
-        from hookql.execute import get_model
+        from hookql.loading import get_model
 
         if given is not None:
             return get_model(given, tokenizer, {})
@@ -177,17 +210,6 @@ class Analysis:
             return api.load_model(settings.name, tokenizer=tokenizer, **options)
         except HookQLError as error:
             raise placed(error, self.document, ("model", "name")) from error
-
-    def _in(self, error: HookQLError, run: Run, done: list[str]) -> HookQLError:
-        """The same error, naming the query that it came from."""
-        if len(self.runs) == 1:
-            return error
-        first, *others = error.diagnostics
-        left = [r.name for r in self.runs if r.name not in (*done, run.name)]
-        note = f"this was the query `{run.name}`"
-        note += f"; finished: {', '.join(done)}" if done else ""
-        note += f"; not run: {', '.join(left)}" if left else ""
-        return type(error)([evolve(first, notes=(*first.notes, note)), *others])
 
 
 def _checked(kind: type[Analysis], document: Document, folder: Path | None) -> Analysis:

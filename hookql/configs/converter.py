@@ -21,6 +21,7 @@ from hookql.configs.settings import (
     File,
     ModelName,
     QuerySettings,
+    Rules,
     Seconds,
 )
 from hookql.configs.variables import FromVariable
@@ -45,6 +46,7 @@ def converter(folder: Path | None) -> Converter:
     hook(bool, lambda value, _: _truth(value))
     hook(Count, lambda value, _: _count(value))
     hook(Seconds, lambda value, _: _seconds(value))
+    hook(Rules, lambda value, _: _rules(value))
     hook(File, lambda value, _: file_place(_named(value), folder))
     hook(DataName, lambda value, _: data_place(_named(value), folder))
     hook(ModelName, lambda value, _: model_place(_named(value), folder))
@@ -144,6 +146,16 @@ def _truth(value: Any) -> bool:
         word = words.get(value.lower()) if isinstance(value, str) else None
         raise Wrong("true or false", value, f"write `{word}`" if word else None)
     return value
+
+
+def _rules(value: Any) -> str:
+    """Rules of the optimiser in words; true is all of them."""
+    value = _read(value)
+    if isinstance(value, bool):
+        return "all" if value else "none"
+    if not isinstance(value, str):
+        raise Wrong("true, false or a text such as `-sharing`", value)
+    return str(value)
 
 
 def _count(value: Any) -> int:

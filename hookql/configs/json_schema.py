@@ -15,6 +15,7 @@ from hookql.configs.settings import (
     DataSettings,
     File,
     ModelName,
+    Rules,
     Seconds,
     Settings,
 )
@@ -27,6 +28,7 @@ _PLAIN: dict[Any, dict[str, Any]] = {
     bool: {"anyOf": [{"type": "boolean"}, _VARIABLE]},
     Count: {"anyOf": [{"type": "integer", "minimum": 1}, _VARIABLE]},
     Seconds: {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, _VARIABLE]},
+    Rules: {"anyOf": [{"type": "boolean"}, {"type": "string"}]},
     File: _NAMED,
     ModelName: _NAMED,
     DataName: _NAMED,

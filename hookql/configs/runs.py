@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from hookql.configs.agreement import output_of
 from hookql.configs.document import Document, Where
@@ -18,8 +18,9 @@ from hookql.language.places import check_into
 from hookql.options import RunOptions, check_checkpoint, check_options
 
 if TYPE_CHECKING:
-    from hookql.execute import Finished
     from hookql.models.load import Model
+    from hookql.plan import Plan
+    from hookql.together import Order
 
 
 @frozen(eq=False)
@@ -123,8 +124,10 @@ def clashes(document: Document, runs: Sequence[Run]) -> Iterator[Diagnostic]:
                 yield document.wrong("same-output", message, span, help)
 
 
-def check_runs(document: Document, runs: Sequence[Run], model: Callable[[], Model]) -> Model:
-    """Find what is wrong with any run before the first begins; returns the model, loaded last.
+def check_runs(
+    document: Document, runs: Sequence[Run], model: Callable[[], Model]
+) -> tuple[Model, dict[str, Plan]]:
+    """Find what is wrong with any run before the first begins; the model, and the plans by name.
 
     Options, outputs and data are looked at before ``model`` is called, which loads it; then every
     query is bound to it. Raises HookQLError with all that one of these steps finds.
@@ -134,8 +137,9 @@ def check_runs(document: Document, runs: Sequence[Run], model: Callable[[], Mode
     opened: dict[Where, Any] = {}
     gathered(runs, lambda run: _open(document, run, opened))
     loaded = model()
-    gathered(runs, lambda run: _bind(document, run, opened[run.at], loaded))
-    return loaded
+    plans: dict[str, Plan] = {}
+    gathered(runs, lambda run: _bind(document, run, opened[run.at], loaded, plans))
+    return loaded, plans
 
 
 def gathered(runs: Sequence[Run], check: Callable[[Run], None]) -> None:
@@ -206,44 +210,46 @@ def _open(document: Document, run: Run, opened: dict[Where, Any]) -> None:
         raise placed(error, document, run.at) from None
 
 
-def _bind(document: Document, run: Run, dataset: Any, model: Model) -> None:
+def _bind(document: Document, run: Run, dataset: Any, model: Model, plans: dict[str, Plan]) -> None:
     from hookql.binding import bind
+    from hookql.models.precision import with_autocast
+    from hookql.optimizer.rules import chosen
     from hookql.source import open_source
 
+    model = with_autocast(model, run.options.get("autocast"))
+    rules = chosen(run.options.get("optimize"))
     try:
         source = open_source(model, dataset, None, run.options)
     except HookQLError as error:
         raise placed(error, document, run.at) from None
     try:
-        bind(run.located.query, model, source.feed, source.columns)
+        plans[run.name] = bind(run.located.query, model, source.feed, source.columns, rules)
     except HookQLError as error:
         raise type(error)(run.located.here(error.diagnostics)) from None
 
 
-def begin(
-    run: Run, model: Model, progress: bool | None, say: Callable[[str], None] | None
-) -> Finished:
-    """Run one of them, whose errors and warnings point into the config."""
-    from hookql.execute import execute
+def order_of(run: Run) -> Order:
+    """A run as `hookql.together` takes it."""
+    from hookql.together import Order
 
-    for folder in (run.output, run.options.get("checkpoint")):
-        if folder is not None:
-            _make(Path(folder).parent)
-    try:
-        finished = execute(
-            run.located.query,
-            model=model,
-            data=run.data,
-            texts=run.texts,
-            output=run.output,
-            overwrite=run.overwrite,
-            progress=progress,
-            say=say,
-            options=run.options,
-        )
-    except HookQLError as error:
-        raise type(error)(run.located.here(error.diagnostics)) from error
-    return evolve(finished, warnings=run.located.here(finished.warnings))
+    return Order(
+        name=run.name,
+        query=run.located.query,
+        data=run.data,
+        texts=run.texts,
+        inputs=None,
+        output=run.output,
+        overwrite=run.overwrite,
+        options=run.options,
+    )
+
+
+def make_folders(runs: Sequence[Run]) -> None:
+    """Make the folders that outputs and checkpoints will lie in."""
+    for run in runs:
+        for folder in (run.output, run.options.get("checkpoint")):
+            if folder is not None:
+                _make(Path(folder).parent)
 
 
 def _make(folder: Path) -> None:

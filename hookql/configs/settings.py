@@ -24,6 +24,10 @@ DataName = NewType("DataName", str)
 """A data set's name, or the path of a file or folder there is."""
 
 
+Rules = NewType("Rules", str)
+"""Which rules of the optimiser are used: ``all``, ``none`` or ``+rule,-rule``; or a truth."""
+
+
 def _says(words: str) -> dict[str, str]:
     return {"says": words}
 
@@ -96,6 +100,10 @@ class RunSettings:
     store_dtype: Literal["float32", "float64"] | None = field(
         default=None, metadata=_says("how raw values are stored")
     )
+    store: File | None = field(
+        default=None,
+        metadata=_says("a folder that keeps answers, to be given again without running the model"),
+    )
     checkpoint: File | None = field(
         default=None,
         metadata=_says(
@@ -116,6 +124,15 @@ class RunSettings:
     )
     paranoid: bool = field(
         default=False, metadata=_says("check that nothing that looks at the model writes into it")
+    )
+    optimize: Rules | None = field(
+        default=None, metadata=_says("the optimiser's rules: all, none, or changes: +rule,-rule")
+    )
+    autocast: Literal["bfloat16", "float16"] | None = field(
+        default=None, metadata=_says("run the model's passes in half precision")
+    )
+    compile: bool = field(
+        default=False, metadata=_says("let torch compile the model's parts between hook points")
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from attrs import Factory, define, evolve, field, frozen
 
+from hookql.data.ahead import ahead
 from hookql.data.chat import encode_chats
 from hookql.data.overflow import Overflow, check_overflow, no_room, too_long
 from hookql.data.pack import Packer, separator
@@ -100,7 +101,8 @@ class Encoder:
     that holds the decoder's text, which is run behind the token ``target_start``; a sample that
     has one must be whole, or truncated. With ``on_error`` "skip" a sample that the tokenizer
     refuses is left out and stands in ``refused``, as does one whose text for the decoder it
-    refuses; "stop" raises. All four may be set until the contexts are asked for.
+    refuses; "stop" raises. All four may be set until the contexts are asked for, as may ``ahead``:
+    whether a thread encodes texts a window ahead.
 
     ``chat`` names the column that holds messages, which the tokenizer's chat template renders; with
     ``add_generation_prompt`` it writes the header of an answer behind them. The contexts then say
@@ -135,28 +137,35 @@ class Encoder:
         self.chats = None if chat is None else Chats(tokenizer, chat)
         self.add_generation_prompt = False
         self.on_error = on_error
+        self.ahead = False
         self.counts = Counts()
         self.refused: list[Skipped] = []
 
-    def __call__(self, samples: Iterable[Sample]) -> Iterator[Context]:
-        """The contexts of the samples, in order; ``counts`` and ``refused`` start anew."""
+    def __call__(
+        self, samples: Iterable[Sample], note: Callable[[Sample], None] = lambda sample: None
+    ) -> Iterator[Context]:
+        """The contexts of the samples, in order; ``counts`` and ``refused`` start anew.
+
+        ``note`` is told of each sample that is counted: with ``ahead`` others have been read too.
+        """
         if self.spans and not has_spans(self.tokenizer):
             raise needs_offsets()
         if self.target is not None and self.overflow == "pack":
             raise packed_target()
         self.counts, self.refused = Counts(), []
-        rows = self._encoded(samples)
+        rows = self._encoded(samples, note)
         contexts = self._packed(rows) if self.overflow == "pack" else self._fitted(rows)
         for context in contexts if self.target is None else self._aimed(contexts, self.target):
             self.counts.contexts += 1
             self.counts.tokens += len(context.ids)
             yield context
 
-    def _encoded(self, samples: Iterable[Sample]) -> Rows:
+    def _encoded(self, samples: Iterable[Sample], note: Callable[[Sample], None]) -> Rows:
         """Each sample with its tokens, those without a content token left out."""
-        for chunk in chunks(samples if self.chats is None else self._rendered(samples)):
-            rows = self._tried(self._encode, chunk)
+        for chunk, rows in self._rows(samples):
             self.counts.samples += len(chunk)
+            for sample in chunk:
+                note(sample)
             for sample, row in zip(chunk, rows, strict=True):
                 if row is None:
                     continue
@@ -164,6 +173,19 @@ class Encoder:
                     self.counts.samples_empty += 1
                 else:
                     yield sample, row
+
+    def _rows(
+        self, samples: Iterable[Sample]
+    ) -> Iterator[tuple[Sequence[Sample], Sequence[Encoded | None]]]:
+        """Chunks of samples with the tokens of each."""
+
+        def tried(chunk: Sequence[Sample]) -> Sequence[Encoded | None]:
+            return self._tried(self._encode, chunk)
+
+        if self.ahead and self.chats is None:
+            return ahead(chunks(samples), tried, self.tokenizer, self.spans)
+        rendered = samples if self.chats is None else self._rendered(samples)
+        return ((chunk, tried(chunk)) for chunk in chunks(rendered))
 
     def _encode(self, samples: Sequence[Sample]) -> list[Encoded]:
         if self.chats is not None:

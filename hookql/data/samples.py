@@ -70,15 +70,24 @@ class Dataset:
     seen: set[str] = field(factory=set, init=False)
 
     def __iter__(self) -> Iterator[Sample]:
+        for sample in self.read():
+            self.note(sample)
+            yield sample
+
+    def read(self) -> Iterator[Sample]:
+        """The samples, none of which counts before `note` is told of it."""
         self._hash = hashlib.sha256()
         empty = True
         for sample in self._samples():
             empty = False
-            self.seen.update(sample.row)
-            update_fingerprint(self._hash, sample)
             yield sample
         if empty:
             raise no_samples(self.source)
+
+    def note(self, sample: Sample) -> None:
+        """Count a sample into the fingerprint: in data order, each once."""
+        self.seen.update(sample.row)
+        update_fingerprint(self._hash, sample)
 
     @property
     def total(self) -> int | None:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from hookql.data.batches import EVERYTHING, Batch
 from hookql.detectors import out_of_memory
+from hookql.engines.cached import Cached
 from hookql.engines.failures import Failure, device_lost, model_failed, reason_of, skipped_of
 from hookql.engines.generating import Generator
 from hookql.engines.outcome import Outcome
@@ -20,6 +21,7 @@ from hookql.engines.parts import checksum, halves, padded_tokens
 from hookql.engines.passes import Pass, Taken
 from hookql.errors import DataError, Diagnostic, HookQLError, UsageError
 from hookql.models.hooks import StopForward, hooked, leaving, observing
+from hookql.models.precision import calm, casting, keeping_casts
 from hookql.plan import Plan
 
 __all__ = ["OnError", "Outcome", "Sink", "Work", "run"]
@@ -77,7 +79,7 @@ def run(
         generator = Generator(plan, passes, generation.arguments)
     runner = _Runner(plan, work.inputs, passes, group_bytes, on_error == "skip", generator)
     done, pinned = 0, 0
-    with observing(module), _attached(plan, passes, generator):
+    with observing(module), keeping_casts(plan.model), _attached(plan, passes, generator):
         for batch in work.batches:
             done, pinned = done + 1, checksum(batch, pinned)
             if done > outcome.done:
@@ -86,7 +88,7 @@ def run(
                 outcome.seconds = time.perf_counter() - started
                 if sink is not None:
                     sink(outcome, batch)
-                _check_bytes(outcome, group_bytes)
+                check_bytes(outcome, group_bytes)
             elif done == outcome.done and pinned != outcome.pinned:
                 raise _other_data(done)
             tick(batch)
@@ -107,7 +109,8 @@ def _attached(plan: Plan, passes: Pass, generator: Generator | None) -> Iterator
         with generator.attached():
             yield
         return
-    with hooked(module, passes.taps()), leaving(module, plan.leave, passes.ready):
+    taps = {point: calm(plan.model, tap) for point, tap in passes.taps().items()}
+    with hooked(module, taps), leaving(module, plan.leave, passes.ready):
         yield
 
 
@@ -121,6 +124,11 @@ class _Runner:
     group_bytes: int
     skip: bool
     generator: Generator | None = None
+    cached: Cached = field(init=False)
+
+    @cached.default
+    def _cached(self) -> Cached:
+        return Cached(self.plan, self.passes)
 
     def run(self, batch: Batch) -> None:
         """Run a batch of the work."""
@@ -137,9 +145,10 @@ class _Runner:
             self._run_halves(batch, taken)
             return True
         if self.generator is None and not self.passes.begin(batch, taken):
-            outcome.skipped += int(batch.mask.sum())
+            outcome.skipped += int(batch.rows.sum())
+            self.cached.note(batch, ran=False)
             return False
-        _check_bytes(outcome, self.group_bytes)
+        check_bytes(outcome, self.group_bytes)
         # Nothing of the error may live on where memory is short: it holds the pass's tensors.
         failure = self._attempt(batch, taken)
         if failure is None:
@@ -165,7 +174,7 @@ class _Runner:
             if self.generator is not None:
                 fed = self.generator(batch, taken)
             else:
-                _forward(self.plan, batch, self.inputs(batch))
+                _forward(self.plan, self.cached.inputs(batch, self.inputs(batch)))
             for swallowed in self.passes.failures():
                 raise swallowed
         except HookQLError:
@@ -188,9 +197,13 @@ class _Runner:
         return None
 
     def _succeeded(self, batch: Batch, size: int) -> None:
+        self.cached.note(batch, ran=True)
         outcome = self.passes.outcome
-        outcome.tokens += int(batch.mask.sum())
-        outcome.padding += int((~batch.mask).sum())
+        mask = batch.given[1]
+        outcome.tokens += int(mask.sum())
+        outcome.padding += int((~mask).sum())
+        if batch.feeding is not None:
+            outcome.spared += int(batch.rows.sum() - mask.sum())
         outcome.batches += 1
         if outcome.too_large is None or size < outcome.too_large:
             outcome.fits = max(outcome.fits, size)
@@ -205,8 +218,8 @@ class _Runner:
             torch.cuda.empty_cache()
 
 
-def _forward(plan: Plan, batch: Batch, inputs: Mapping[str, Any]) -> None:
-    with contextlib.suppress(StopForward):
+def _forward(plan: Plan, inputs: Mapping[str, Any]) -> None:
+    with contextlib.suppress(StopForward), casting(plan.model):
         plan.model.module(**inputs)
 
 
@@ -217,7 +230,7 @@ def _other_data(done: int) -> DataError:
     return DataError(Diagnostic("data-changed", message, help=advice))
 
 
-def _check_bytes(outcome: Outcome, limit: int) -> None:
+def check_bytes(outcome: Outcome, limit: int) -> None:
     """Refuse to fill the memory with groups."""
     if not outcome.tables:
         return

@@ -44,6 +44,7 @@ class Outcome:
     tokens: int = 0  # tokens that entered the model
     batches: int = 0  # forward passes: a batch that was run in parts has several
     skipped: int = 0  # tokens of batches none of whose rows was wanted, never run
+    spared: int = 0  # tokens of batches that ran, which did not: behind what is wanted, or twice
     padding: int = 0
     width: int = 1  # what a chunk's positions are counted in, for `place`
     seconds: float = 0.0

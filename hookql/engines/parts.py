@@ -12,7 +12,7 @@ from hookql.data.batches import Batch
 def padded_tokens(batch: Batch) -> int:
     """The positions that a batch takes up, padding and a decoder's rows included."""
     target = 0 if batch.target is None else batch.target.ids.size
-    return batch.ids.size + target
+    return batch.given[0].size + target
 
 
 def halves(batch: Batch) -> tuple[Batch, Batch]:
@@ -23,9 +23,9 @@ def halves(batch: Batch) -> tuple[Batch, Batch]:
 
 def checksum(batch: Batch, before: int) -> int:
     """A checksum of a batch's tokens, joined to that of the batches before it."""
-    for array in (batch.ids, batch.sample, batch.chunk):
+    for array in (batch.ids, batch.sample, batch.chunk, *batch.given):
         before = zlib.crc32(np.ascontiguousarray(array).data, before)
-    shape = repr(batch.ids.shape).encode()
+    shape = repr((batch.ids.shape, batch.given[0].shape)).encode()
     before = zlib.crc32(shape, before)
     return before if batch.target is None else checksum(batch.target, before)
 
@@ -41,4 +41,6 @@ def _part(batch: Batch, rows: slice) -> Batch:
         sample=np.ascontiguousarray(batch.sample[rows, :width]),
         contexts=contexts,
         target=None if batch.target is None else _part(batch.target, rows),
+        fed=None if batch.fed is None else np.ascontiguousarray(batch.fed[rows, :width]),
+        feeding=None if batch.feeding is None else batch.feeding.part(rows),
     )

@@ -56,6 +56,13 @@ def tried_generation(plan: Plan) -> Plan:
     return evolve(plan, probe=evolve(plan.probe, mixing=mixing), stop=len(events) - 1, share=1.0)
 
 
+def untried_generation(plan: Plan) -> Plan:
+    """The same of a model without weights: only that all runs."""
+    still = (*plan.probe.open, "whether a token fed with the cache has its values of a plain pass")
+    learnt = evolve(plan.probe, open=still)
+    return evolve(plan, probe=learnt, stop=len(plan.probe.events) - 1, share=1.0)
+
+
 def _differing(plan: Plan, prompts: Sequence[Tensor]) -> HookPoint | None:
     """The first hook point that has other rows than in a plain pass over prompt and text."""
     tokens, held = _generated(plan, prompts)

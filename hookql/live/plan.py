@@ -18,13 +18,13 @@ from hookql.conditions import joined
 from hookql.data.tokens import Skipped
 from hookql.engines.outcome import Outcome
 from hookql.errors import Diagnostic, HookQLWarning, QueryError, UsageError
-from hookql.execute import AnyModel, get_model
 from hookql.language import ast
 from hookql.language.parser import parse
 from hookql.language.query import CaptureSpec, Query
 from hookql.language.resolve import resolve
 from hookql.language.walk import walk
 from hookql.live.passes import Live
+from hookql.loading import AnyModel, get_model
 from hookql.models.feed import TokenFeed
 from hookql.models.generation import cannot_generate
 from hookql.models.load import Model, check_observable
@@ -205,6 +205,8 @@ class LivePlan:
             tokens_run=outcome.tokens,
             tokens_padding=outcome.padding,
             tokens_skipped=outcome.skipped,
+            tokens_spared=0,
+            optimize="none",
             batches=outcome.batches,
             share=1.0,
             seconds=outcome.seconds,

@@ -17,6 +17,7 @@ from hookql.models.learning import Seen
 from hookql.models.load import Model
 from hookql.models.mixing import Mixing, copies, distance, judge, scale
 from hookql.models.ports import HookPoint
+from hookql.models.precision import resolution
 from hookql.models.trial import Held, run_once
 
 Points = Mapping[HookPoint, Seen]
@@ -49,7 +50,7 @@ def not_by_sample(
         n: v.flip(0) if isinstance(v, Tensor) and v.ndim and v.shape[0] == size.batch else v
         for n, v in inputs.items()
     }
-    swapped = run_once(model, list(seen), flipped)
+    swapped, exact = run_once(model, list(seen), flipped), resolution(model)
     wrong = {}
     for point, info in seen.items():
         positions = size.length(info.layout.stream)
@@ -57,7 +58,7 @@ def not_by_sample(
             a = info.layout.rows(before, size.batch, positions)
             b = info.layout.rows(after, size.batch, positions)
             turned = b.reshape(size.batch, positions, *b.shape[1:]).flip(0).flatten(0, 1)
-            if distance(a, turned, scale(a)) > _ROUNDING.get(before.dtype, 0.5):
+            if distance(a, turned, scale(a)) > _ROUNDING.get(exact(before), 0.5):
                 wrong[point] = "samples"
     return wrong
 
@@ -69,7 +70,7 @@ def not_by_position(
 
     Two other tokens must both show it, and plainly: a row may stand still by itself.
     """
-    found = set(seen)
+    found, exact = set(seen), resolution(model)
     for number in range(2):
         for stream in ("text", "target"):
             points = [p for p in found if seen[p].layout.stream == stream]
@@ -80,7 +81,7 @@ def not_by_position(
                 point
                 for point in points
                 if not any(
-                    _last_stands_still(seen[point], size, before, after)
+                    _last_stands_still(seen[point], size, before, after, exact(before))
                     for before, after in zip(first[point], changed[point], strict=True)
                 )
             }
@@ -97,19 +98,22 @@ def is_causal(model: Model, feed: TokenFeed, size: Size, logits: Seen, first: He
         inputs = feed.unpadded(ids, feed.random_target(size))
         changed = run_once(model, [logits.point], inputs)
         for before, after in zip(first[logits.point], changed[logits.point], strict=True):
-            if not _same_before(logits, size, kept, before, after):
+            exact = resolution(model)(before)
+            if not _same_before(logits, size, kept, before, after, exact):
                 return False
     return True
 
 
-def _same_before(logits: Seen, size: Size, kept: int, before: Tensor, after: Tensor) -> bool:
+def _same_before(
+    logits: Seen, size: Size, kept: int, before: Tensor, after: Tensor, exact: torch.dtype
+) -> bool:
     shape = size.batch, size.positions
     a, b = (logits.layout.rows(t, *shape).reshape(*shape, -1)[:, :kept] for t in (before, after))
     if torch.equal(_bits(a), _bits(b)):
         return True
     # Routing another number of tokens to an expert rounds differently.
     return distance(a.flatten(0, 1), b.flatten(0, 1), scale(a.flatten(0, 1))) <= _UNMOVED.get(
-        before.dtype, 0.05
+        exact, 0.05
     )
 
 
@@ -130,7 +134,8 @@ def find_mixing(model: Model, feed: Feed, size: Size, seen: Points) -> Mixing:
         for call in range(info.calls):
             tensors = [run[point][call] for run in runs.alone]
             others = [run[point][call] for run in (runs.padded, runs.twice, runs.beside)]
-            judged = judge(info.layout, lengths, runs.repeats, tensors, *others)
+            exact = resolution(model)(tensors[0])
+            judged = judge(info.layout, lengths, runs.repeats, tensors, *others, exact=exact)
             if judged is Mixing.SAMPLES:
                 return judged
             if judged is Mixing.PADDING:
@@ -211,13 +216,15 @@ def _other_last(feed: TokenFeed, size: Size, stream: str, number: int) -> dict[s
     return feed.unpadded(ids, target)
 
 
-def _last_stands_still(info: Seen, size: Size, before: Tensor, after: Tensor) -> bool:
+def _last_stands_still(
+    info: Seen, size: Size, before: Tensor, after: Tensor, exact: torch.dtype
+) -> bool:
     positions = size.length(info.layout.stream)
     a = info.layout.rows(before, size.batch, positions)[:positions]
     b = info.layout.rows(after, size.batch, positions)[:positions]
     by = scale(a)
     moved = [distance(x, y, by) for x, y in zip(a[:, None], b[:, None], strict=True)]
-    limit = _ROUNDING.get(before.dtype, 0.5)
+    limit = _ROUNDING.get(exact, 0.5)
     return max(moved) > limit and moved[-1] < limit / 20
 
 

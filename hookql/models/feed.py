@@ -174,7 +174,13 @@ class TokenFeed:
 
 
 def _as_tensors(batch: Batch) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(batch.ids), torch.from_numpy(batch.mask)
+    ids, mask = batch.given
+    return torch.from_numpy(ids), torch.from_numpy(mask)
+
+
+def forward_names(module: nn.Module) -> frozenset[str]:
+    """The names of what a module's forward takes."""
+    return frozenset((*_named(module.forward), *_named(type(module).forward)))
 
 
 def _named(forward: Any) -> list[str]:

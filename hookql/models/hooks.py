@@ -46,6 +46,11 @@ class _Ours(functools.partial[None]):
         return _itself, (_nothing,)
 
 
+def is_ours(hook: Any) -> bool:
+    """Whether a hook is HookQL's own, which looks on and changes nothing."""
+    return isinstance(hook, _Ours)
+
+
 def _nothing(*given: Any) -> None:
     """What a copy of a model has in place of our hooks."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import weakref
 from collections.abc import Iterator
 from typing import Any, TypeAlias
@@ -16,11 +17,16 @@ from hookql.errors import Diagnostic, ModelError
 # nothing was touched.
 Stamp: TypeAlias = tuple[tuple[str, int, int], ...]
 
+# What a config says of where it came from.
+_NAMES = ("_name_or_path", "transformers_version", "_commit_hash")
+
 _KNOWN: weakref.WeakKeyDictionary[nn.Module, tuple[Stamp, str]] = weakref.WeakKeyDictionary()
 
 
-def weights_identity(module: nn.Module) -> str:
+def weights_identity(module: nn.Module, only_loaded: bool = False) -> str:
     """``sha256:HEX`` over name, dtype, shape and bytes of each parameter and persistent buffer.
+
+    With ``only_loaded`` those on the meta device are passed over.
 
     Computed once: a second call is free until a tensor is replaced or written in place. (A write
     through ``.data``, which torch itself does not count, goes unnoticed by that memory.)
@@ -34,10 +40,20 @@ def weights_identity(module: nn.Module) -> str:
         return known[1]
     digest = hashlib.sha256()
     for name, tensor in _tensors(module):
-        _add(digest, name, tensor)
+        if not (only_loaded and tensor.is_meta):
+            _add(digest, name, tensor)
     identity = f"sha256:{digest.hexdigest()}"
     _KNOWN[module] = now, identity
     return identity
+
+
+def architecture(module: nn.Module) -> str:
+    """A hash of all that makes a model but its weights: widths, heads, epsilons, scalings."""
+    config: Any = getattr(module, "config", None)
+    given = config.to_dict() if hasattr(config, "to_dict") else {}
+    known = {name: value for name, value in given.items() if name not in _NAMES}
+    text = json.dumps(known, sort_keys=True, default=str) + repr(module)
+    return f"sha256:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
 def stamp(module: nn.Module) -> Stamp:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from torch import nn
 
 from hookql.errors import Diagnostic, ModelError, UsageError, did_you_mean, listing
 from hookql.models import hub
 from hookql.models.context import context_length
 from hookql.models.identity import Stamp, stamp, weights_identity
-from hookql.models.locate import locate
+from hookql.models.locate import Checkpoint, locate
 from hookql.models.pretrained import class_of, load_config, load_tokenizer, load_weights, quiet
 from hookql.models.safety import bounded, check_files
 
@@ -22,11 +24,29 @@ _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @frozen(eq=False)
+class Part:
+    """A model of which only some weights were loaded: those of a pass that is left early.
+
+    ``events`` are those of the whole pass, ("input" | "output", module) in execution order; the
+    pass is to be left at ``leave``. The modules ``left_out`` are on the meta device. ``read`` and
+    ``whole`` are bytes of weights in memory, and of all weights.
+    """
+
+    events: tuple[tuple[str, str], ...]
+    leave: tuple[str, str]
+    left_out: tuple[str, ...]
+    read: int
+    whole: int
+
+
+@frozen(eq=False)
 class Model:
     """A module ready to run, and what is known of it.
 
     ``device`` is where inputs go; ``context`` how many tokens fit, None where the model sets no
-    limit; ``attn`` the attention implementation in use; ``revision`` the hub's commit.
+    limit; ``attn`` the attention implementation in use; ``revision`` the hub's commit; ``autocast``
+    the dtype that passes are cast to, None where they run as the weights are; ``part`` what was
+    loaded, None for the whole.
     """
 
     module: nn.Module
@@ -40,11 +60,18 @@ class Model:
     context: int | None
     is_encoder_decoder: bool
     loaded: Stamp | None = field(default=None, repr=False)
+    autocast: str | None = None
+    part: Part | None = field(default=None, repr=False)
 
     def identity(self) -> str:
-        """``hub:NAME@COMMIT`` for hub weights untouched since they were loaded, else their hash."""
+        """``hub:NAME@COMMIT`` for hub weights untouched since they were loaded, else their hash.
+
+        That of a model loaded in part begins with ``partial:`` and is over what was loaded.
+        """
         if self.revision is not None and self.loaded == stamp(self.module):
             return f"hub:{self.name}@{self.revision}"
+        if self.part is not None:
+            return f"partial:{weights_identity(self.module, only_loaded=True)}"
         return weights_identity(self.module)
 
 
@@ -70,6 +97,52 @@ def load_model(
         UsageError: an option that is unknown or cannot be had here.
         ModelError: whatever keeps the model from being loaded as its authors saved it.
     """
+    recipe = open_recipe(
+        name,
+        revision=revision,
+        dtype=dtype,
+        device=device,
+        device_map=device_map,
+        attn=attn,
+        trust_remote_code=trust_remote_code,
+        allow_pickle=allow_pickle,
+        tokenizer=tokenizer,
+    )
+    return load_recipe(recipe, recipe.loader)
+
+
+@frozen(eq=False)
+class Recipe:
+    """All that is known of a checkpoint before its weights are read: where, which class, how."""
+
+    name: str
+    checkpoint: Checkpoint
+    folder: Path | None  # of its files, None for GGUF
+    config: Any
+    loader: Any  # a class of transformers
+    options: dict[str, Any]  # of `from_pretrained`
+    place: torch.device
+    tokenizer: Any
+    allow_pickle: bool
+
+
+def open_recipe(
+    name: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    device_map: Any = None,
+    attn: str | None = None,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+    tokenizer: Any = None,
+    weights: bool = True,
+) -> Recipe:
+    """What `load_model` does before it reads weights, which without ``weights`` need not be there.
+
+    Raises what it raises.
+    """
     place, number = _device(device), _dtype(dtype)
     _check_attention(attn)
     if device_map is not None and device != "auto":
@@ -80,7 +153,7 @@ def load_model(
         raise UsageError(
             Diagnostic("missing-package", message, help="run `pip install accelerate`")
         )
-    checkpoint = locate(name, revision, allow_pickle)
+    checkpoint = locate(name, revision, allow_pickle, weights)
     folder = None
     if checkpoint.gguf is None:
         folder = hub.files_of(checkpoint.where, checkpoint.commit, checkpoint.offline)
@@ -95,19 +168,35 @@ def load_model(
             options["device_map"] = device_map
         if not hasattr(loader, "config_class"):  # an AutoModel class
             options["trust_remote_code"] = trust_remote_code
-        with bounded(folder if checkpoint.commit is None else None):
-            module = load_weights(loader, config, checkpoint, name, options, allow_pickle)
         if tokenizer is None and checkpoint.has_tokenizer:
             tokenizer = load_tokenizer(checkpoint, name, trust_remote_code)
-    module.eval()
-    if device_map is None and (checkpoint.gguf or not _placed_already(module)):
+    return Recipe(name, checkpoint, folder, config, loader, options, place, tokenizer, allow_pickle)
+
+
+def load_recipe(
+    recipe: Recipe, loader: Any, finish: Callable[[nn.Module], Part | None] = lambda _: None
+) -> Model:
+    """The model of a recipe, its weights read into an instance of ``loader``.
+
+    ``finish`` is told of the module once its weights are where they stay, and gives what `Model`
+    has as its ``part``.
+    """
+    name, checkpoint, place = recipe.name, recipe.checkpoint, recipe.place
+    options = recipe.options
+    with quiet(), bounded(recipe.folder if checkpoint.commit is None else None):
+        module = load_weights(loader, recipe.config, checkpoint, name, options, recipe.allow_pickle)
+    placed = "device_map" in options
+    if not placed and (checkpoint.gguf or not _placed_already(module)):
         try:
             module.to(place)
         except torch.cuda.OutOfMemoryError as error:
             message = f"`{name}` does not fit into the memory of `{place}`"
             help = "try `--dtype bfloat16`, `--device-map auto` or `--device cpu`"
             raise ModelError(Diagnostic("out-of-memory", message, help=help)) from error
-    return _describe(module, tokenizer, name, checkpoint.commit, stamp(module))
+    part = finish(module)
+    module.eval()
+    found = describe_model(module, recipe.tokenizer, name, checkpoint.commit, stamp(module))
+    return evolve(found, part=part)
 
 
 def wrap_model(module: nn.Module, tokenizer: Any = None, name: str | None = None) -> Model:
@@ -121,7 +210,7 @@ def wrap_model(module: nn.Module, tokenizer: Any = None, name: str | None = None
         raise ModelError(Diagnostic("not-a-model", message))
     kind = type(module).__name__
     check_observable(module)
-    return _describe(module, tokenizer, name or kind, None, None)
+    return describe_model(module, tokenizer, name or kind, None, None)
 
 
 def check_observable(module: nn.Module) -> None:
@@ -153,9 +242,10 @@ def check_observable(module: nn.Module) -> None:
             raise ModelError(Diagnostic("compiled-model", message, help=original))
 
 
-def _describe(
+def describe_model(
     module: nn.Module, tokenizer: Any, name: str, commit: str | None, loaded: Stamp | None
 ) -> Model:
+    """A module with what can be read off it."""
     config = getattr(module, "config", None)
     floating = dict.fromkeys(p.dtype for p in module.parameters() if p.is_floating_point())
     dtypes = [str(dtype).removeprefix("torch.") for dtype in floating or [torch.float32]]

@@ -33,14 +33,18 @@ class Checkpoint:
         return arguments
 
 
-def locate(name: str, revision: str | None, allow_pickle: bool = False) -> Checkpoint:
+def locate(
+    name: str, revision: str | None, allow_pickle: bool = False, weights: bool = True
+) -> Checkpoint:
     """Find the checkpoint that a model's name means, without reading its weights.
+
+    Without ``weights`` a folder need not hold any.
 
     Raises:
         ModelError: one diagnostic that says what stands in the way.
         UsageError: a revision of something that has none.
     """
-    checkpoint = _local(name, allow_pickle)
+    checkpoint = _local(name, allow_pickle, weights)
     if checkpoint is not None and revision is not None:
         message = f"`{name}` is not on the hub, and has no revisions"
         raise UsageError(Diagnostic("no-revisions", message))
@@ -55,15 +59,15 @@ def locate(name: str, revision: str | None, allow_pickle: bool = False) -> Check
     )
 
 
-def _local(name: str, allow_pickle: bool) -> Checkpoint | None:
+def _local(name: str, allow_pickle: bool, weights: bool) -> Checkpoint | None:
     """What a name means on this machine; None where only the hub can know it."""
     if name == "demo":
         from hookql.demo import model_path
 
-        return _folder(Path(model_path()), name, False)
+        return _folder(Path(model_path()), name, False, weights)
     path = Path(name).expanduser()
     if path.is_dir():
-        return _folder(path, name, allow_pickle)
+        return _folder(path, name, allow_pickle, weights)
     if name.lower().endswith(".gguf"):
         return _gguf(path, name)
     if path.exists():
@@ -74,7 +78,7 @@ def _local(name: str, allow_pickle: bool) -> Checkpoint | None:
     return None
 
 
-def _folder(path: Path, name: str, allow_pickle: bool) -> Checkpoint:
+def _folder(path: Path, name: str, allow_pickle: bool, weights: bool) -> Checkpoint:
     files = {file.name for file in path.iterdir()}
     if "config.json" not in files:
         ggufs = sorted(file for file in files if file.endswith(".gguf"))
@@ -82,7 +86,7 @@ def _folder(path: Path, name: str, allow_pickle: bool) -> Checkpoint:
         note = f"it holds: {listing(sorted(files), 6)}" if files else "it is empty"
         message = f"the folder `{name}` has no config.json: it is not a transformers model"
         raise _error("no-config", message, help=help, notes=(note,))
-    if "adapter_config.json" not in files and not any(map(_is_safe, files)):
+    if weights and "adapter_config.json" not in files and not any(map(_is_safe, files)):
         pickles = sorted(f for f in files if f.endswith((".bin", ".pt", ".pth", ".ckpt", ".h5")))
         if pickles and not allow_pickle:
             raise pickle_only(name, pickles)

@@ -75,6 +75,8 @@ def judge(
     padded: Tensor,
     twice: Tensor,
     beside: Tensor,
+    *,
+    exact: torch.dtype | None = None,
 ) -> Mixing:
     """What one hook point's tensors say.
 
@@ -82,7 +84,8 @@ def judge(
     ``alone``: each sample beside as many copies of itself as ``repeats`` says, which make a batch
     about as large as ``padded``, for kernels round by the size of their input; ``padded``: all in
     one batch, padded to the longest; ``twice``: the first beside itself; ``beside``: the first
-    beside another of its length.
+    beside another of its length. ``exact`` is the dtype that the numbers are as exact as, if it is
+    not their own.
 
     Of a pattern, keys in the padding must be 0 as if they were not there.
     """
@@ -92,7 +95,7 @@ def judge(
         for tensor, copies, length in zip(alone, repeats, lengths, strict=True)
     ]
     by = scale(torch.cat(single))
-    first, dtype = single[0], alone[0].dtype
+    first, dtype = single[0], exact or alone[0].dtype
     noise = distance(first, layout.rows(twice, 2, width)[:width], by)
     if noise > _NOISIEST.get(dtype, _LOW_NOISIEST):
         return Mixing.SAMPLES

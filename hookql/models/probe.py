@@ -20,14 +20,15 @@ from hookql.models.checking import (
     not_by_sample,
     varying_calls,
 )
-from hookql.models.feed import Feed, TokenFeed
+from hookql.models.feed import Feed, Size, TokenFeed
 from hookql.models.hooks import observing, traced
 from hookql.models.learning import Seen, describe, enclosing, learn, learn_patterns
 from hookql.models.load import Model
 from hookql.models.mixing import Mixing
 from hookql.models.ports import HookPoint
+from hookql.models.precision import keeping_casts
 from hookql.models.signals import logits_point, unfit_logits
-from hookql.models.trial import run_once
+from hookql.models.trial import leaving_early, run_once
 
 __all__ = ["Probe", "Seen", "probe", "varying_calls"]
 
@@ -42,6 +43,7 @@ class Probe:
     mixing: Mixing  # which samples may share a batch
     # Whether the logits know no later token; None where their point was not asked for.
     causal: bool | None = None
+    open: tuple[str, ...] = ()  # what only a model with its weights can show, and none was there
 
 
 def probe(model: Model, points: Sequence[HookPoint], feed: Feed) -> Probe:
@@ -53,7 +55,7 @@ def probe(model: Model, points: Sequence[HookPoint], feed: Feed) -> Probe:
     """
     _check_stable(model.module)
     before = [(name, id(module)) for name, module in model.module.named_modules()]
-    with observing(model.module):
+    with observing(model.module), keeping_casts(model):
         learnt = _probe(model, points, feed)
     if before != [(name, id(module)) for name, module in model.module.named_modules()]:
         message = "the model exchanges modules of its own while it runs, so none can be followed"
@@ -64,10 +66,23 @@ def probe(model: Model, points: Sequence[HookPoint], feed: Feed) -> Probe:
 def _probe(model: Model, points: Sequence[HookPoint], feed: Feed) -> Probe:
     sizes = feed.sizes()
     events: list[tuple[str, str]] = []
-    absent: dict[HookPoint, Diagnostic] = {}
     with traced(model.module, events):
         # In a run of its own: hooks everywhere may switch a fused path of the model's off.
         run_once(model, (), feed.example(sizes[0]))
+    events = _whole_pass(model, events)
+    with leaving_early(points, events):
+        return _learnt(model, points, feed, sizes, events)
+
+
+def _learnt(
+    model: Model,
+    points: Sequence[HookPoint],
+    feed: Feed,
+    sizes: Sequence[Size],
+    events: Sequence[tuple[str, str]],
+) -> Probe:
+    """What further small passes tell, of whose events in a whole pass this is known."""
+    absent: dict[HookPoint, Diagnostic] = {}
     first = run_once(model, points, feed.example(sizes[0]), absent)
     runs = [first]
     for size in sizes[1:]:
@@ -78,30 +93,41 @@ def _probe(model: Model, points: Sequence[HookPoint], feed: Feed) -> Probe:
     problems: dict[HookPoint, Diagnostic] = {}
     for point in points:
         found = absent.get(point) or learn(model, point, runs, measured, events, feed.has_target)
-        _sort(point, found, seen, problems)
+        sort_in(point, found, seen, problems)
     check_repeatable(seen, first, again)
     for point, judged in learn_patterns(model, feed, seen, first).items():
-        _sort(point, judged, seen, problems)
+        sort_in(point, judged, seen, problems)
     disordered = not_by_sample(model, feed, sizes[0], measured[0], seen, first)
     if isinstance(feed, TokenFeed):
         disordered |= not_by_position(model, feed, sizes[0], seen, first)
     for point, wrong in disordered.items():
         message = f"the rows of {describe(model, point)} at `:{point.port}` do not follow the "
         advice = enclosing(point, events)
-        _sort(point, Diagnostic("unaligned", message + wrong, help=advice), seen, problems)
+        sort_in(point, Diagnostic("unaligned", message + wrong, help=advice), seen, problems)
     causal = None
     point_of_logits = logits_point(model)
     if isinstance(feed, TokenFeed) and point_of_logits in seen:
         assert isinstance(point_of_logits, HookPoint)
         logits = seen[point_of_logits]
         unfit = unfit_logits(model, logits, feed.vocabulary)
-        _sort(logits.point, unfit or logits, seen, problems)
+        sort_in(logits.point, unfit or logits, seen, problems)
         causal = None if unfit else is_causal(model, feed, sizes[0], logits, first)
     mixing = find_mixing(model, feed, measured[0], seen)
     return Probe(seen, problems, tuple(events), mixing, causal)
 
 
-def _sort(
+def _whole_pass(model: Model, events: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The events of the whole pass, of which those of a model loaded in part are the beginning."""
+    if model.part is None:
+        return events
+    if events != list(model.part.events[: len(events)]):
+        message = "the model runs other modules than it did when its weights were chosen"
+        advice = "load it whole: `--optimize=-weights`"
+        raise ModelError(Diagnostic("unstable-model", message, help=advice))
+    return list(model.part.events)
+
+
+def sort_in(
     point: HookPoint,
     found: Seen | Diagnostic,
     seen: dict[HookPoint, Seen],

@@ -27,7 +27,7 @@ class GroupTable:
         self._columns = tuple(columns)
         self._numbers: dict[tuple[Any, ...], int] = {}
         # The type of each column's keys, known from the first: of texts and the data by name.
-        self._types: list[Any] = ["text" if c.kind == "word" else None for c in self._columns]
+        self._types = _at_first(self._columns)
 
     @property
     def number(self) -> int:
@@ -69,16 +69,19 @@ class GroupTable:
         numbers[order] = [known.setdefault(key, len(known)) for key in zip(*parts, strict=True)]
         return numbers[inverse]
 
-    def keys(self) -> list[Array]:
-        """The keys of each column at each group, arrays of shape (number,).
+    def keys(self, groups: Ints | None = None) -> list[Array]:
+        """The keys of each column at each group, or at these, arrays of shape (number,).
 
         int64, float64 or bool; texts as objects. A column of the data with whole and other numbers
         is float64; one without a key so far is int64.
         """
-        columns = zip(*self._numbers, strict=True) if self._numbers else [()] * len(self._types)
-        return [
-            _array(list(values), known) for values, known in zip(columns, self._types, strict=True)
-        ]
+        found, types = list(self._numbers), self._types
+        if groups is not None:
+            found = [found[number] for number in groups.tolist()]
+        # Of no group nothing is known: what other groups have shows nowhere.
+        columns = zip(*found, strict=True) if found else [()] * len(types)
+        types = types if found else _at_first(self._columns)
+        return [_array(list(values), known) for values, known in zip(columns, types, strict=True)]
 
     def select(self, index: Ints) -> None:
         """Keep only the groups of these numbers, which are renumbered in that order."""
@@ -111,6 +114,11 @@ class GroupTable:
             self._types[number] = kind
             codes[at] = known.setdefault(key, len(known))
         return codes[inverse], list(known)
+
+
+def _at_first(columns: Sequence[Column]) -> list[Any]:
+    """What is known of the keys' types before the first."""
+    return ["text" if column.kind == "word" else None for column in columns]
 
 
 def _array(values: list[Any], known: Any) -> Array:

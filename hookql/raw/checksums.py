@@ -50,6 +50,22 @@ def seal(path: Path, raw: Mapping[str, Mapping[str, Sequence[int]]]) -> None:
             variable[:] = array
 
 
+def reseal(file: Any) -> None:
+    """Have a sealed file's checksum of its root group right again, whose attributes were changed.
+
+    ``file`` is open for writing. ValueError where the checksums are damaged.
+    """
+    made = file.groups[GROUP]
+    expected = sealed(made)
+    if expected is None:
+        raise ValueError("the checksums are damaged")
+    root, sums = next(_facts(file, {}))  # the root group comes first
+    expected[root] = sums
+    crc = np.concatenate([np.zeros(0, "<u4"), *(np.array(s, "<u4") for s in expected.values())])
+    made.variables["crc"][:] = crc
+    made.setncattr("crc_crc", zlib.crc32(crc.data))
+
+
 def damage(path: Path) -> list[str]:
     """What of a file differs from what was written, as sentences; none if it is whole.
 

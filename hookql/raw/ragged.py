@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import itertools
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from hookql.raw.tables import GROWING, Columns, RawTable, RawVariable, column
 
 Array = np.ndarray[Any, Any]
 
+# The C library bears one thread at a time, and several files may be written at once.
+ALONE = threading.RLock()
+
 
 class RaggedFile:
     """A NetCDF-4 file that is being written, of one or several tables, by one thread."""
@@ -30,14 +34,16 @@ class RaggedFile:
         file cannot be made, as from ``append`` and ``close`` where the disk is full.
         """
         self.path = path
-        self._file = netCDF4.Dataset(path, "w", format="NETCDF4", clobber=False)
-        try:
-            self._columns = {
-                table.name: _columns(_group(self._file, table), table, compress) for table in tables
-            }
-        except BaseException:
-            self.abandon()
-            raise
+        with ALONE:
+            self._file = netCDF4.Dataset(path, "w", format="NETCDF4", clobber=False)
+            try:
+                self._columns = {
+                    table.name: _columns(_group(self._file, table), table, compress)
+                    for table in tables
+                }
+            except BaseException:
+                self.abandon()
+                raise
 
     def append(self, table: str, columns: Columns) -> None:
         """Put rows (n, ...) at the end of each column; ValueError where they cannot belong there.
@@ -49,31 +55,34 @@ class RaggedFile:
             raise ValueError(f"`{table}` has no column {unknown}")
         for name, rows in columns.items():
             known[name].check(name, rows)
-        for name, rows in columns.items():
-            known[name].append(stored(rows, known[name].dtype))
+        with ALONE:
+            for name, rows in columns.items():
+                known[name].append(stored(rows, known[name].dtype))
 
     def close(self, whole: bool = True) -> None:
         """Write out what waits, and close.
 
         ValueError if columns are not full, or not of one length along a dimension.
         """
-        try:
-            for table, columns in self._columns.items():
-                for each in columns.values():
-                    each.flush()
-                if whole:
-                    _check_lengths(table, columns)
-            self._file.close()
-        except BaseException:
-            self.abandon()
-            raise
+        with ALONE:
+            try:
+                for table, columns in self._columns.items():
+                    for each in columns.values():
+                        each.flush()
+                    if whole:
+                        _check_lengths(table, columns)
+                self._file.close()
+            except BaseException:
+                self.abandon()
+                raise
 
     def abandon(self) -> None:
         """Close an unfinished file, whatever state it is in; its disk space is given back."""
         if not self._file.isopen():
             return
         try:
-            self._file.close()
+            with ALONE:
+                self._file.close()
         except (OSError, RuntimeError):
             # On a full disk HDF5 keeps the file open for ever: removing it would free nothing.
             with contextlib.suppress(OSError):

@@ -24,7 +24,8 @@ QUEUE = 64_000_000  # bytes
 class Writer:
     """Tables that go into NetCDF files, written by a thread of its own behind a bounded queue.
 
-    While it lives nobody else may use netCDF: the C library bears one thread at a time.
+    While it lives nobody else may use netCDF but other writers, who take turns: the C library bears
+    one thread at a time.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Writer:
         self._changed = threading.Condition()
         self._queue: deque[tuple[str, Columns, int]] = deque()
         self._bytes = 0  # that wait or are being written
+        self._opened = False  # all files have been made
         self._ended = False  # nothing more will come
         self._whole = True  # and all that was announced has come
         self._abandoned = False
@@ -75,6 +77,14 @@ class Writer:
             self._changed.notify_all()
         for name, rows in ready.items():
             sums[name].update(rows)
+
+    def drain(self) -> None:
+        """Wait until all that was handed over is written; until the next ``append`` it rests.
+
+        Raises as ``append``.
+        """
+        with self._changed:
+            self._wait(lambda: self._opened and not self._bytes)
 
     def finish(self, whole: bool = True) -> Mapping[str, Mapping[str, Sequence[int]]]:
         """Wait until everything is written and the files are closed.
@@ -131,6 +141,9 @@ class Writer:
             file = RaggedFile(path, tables, self._compress)
             files.callback(file.abandon)
             opened |= {table.name: file for table in tables}
+        with self._changed:
+            self._opened = True
+            self._changed.notify_all()
         while (item := self._next()) is not None:
             table, columns, size = item
             self._folder = opened[table].path.parent

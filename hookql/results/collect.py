@@ -144,10 +144,9 @@ def _capture(
         groups = None
         if capture.keys:
             groups = occurring(plan, capture, outcome)
-            found = _table(plan, capture, outcome).keys()
+            found = _table(plan, capture, outcome).keys(groups)
             keys = tuple(
-                _axis(plan, capture, number, np.asarray(values)[groups])
-                for number, values in enumerate(found)
+                _axis(plan, capture, number, values) for number, values in enumerate(found)
             )
         sites = [
             site_result(plan, capture, targets, outcome, groups)

@@ -17,6 +17,7 @@ COUNTS = {
     "samples": "sample",
     "tokens_run": "token run",
     "tokens_skipped": "token skipped",
+    "tokens_spared": "token spared",
     "tokens_dropped": "token dropped",
     "samples_truncated": "sample truncated",
     "samples_split": "sample split",
@@ -83,12 +84,19 @@ def _counts(attributes: Mapping[Hashable, Any]) -> Iterator[str]:
 
 
 def run_line(attributes: Mapping[Hashable, Any]) -> str:
-    """``1.2 s for 36 samples · ran 48 % of the model``."""
+    """``1.2 s for 36 samples · ran 48 % of the model for 25 % of the tokens``."""
     parts = []
     if "seconds" in attributes:
         samples = attributes.get("samples")
         what = f" for {int(samples):,} {plural('sample', int(samples))}" if samples else ""
         parts.append(f"{float(attributes['seconds']):.3g} s{what}")
     if "forward_share" in attributes and attributes.get("tokens_run", 1):
-        parts.append(f"ran {100 * float(attributes['forward_share']):.0f} % of the model")
-    return " · ".join(parts)
+        ran = f"ran {100 * float(attributes['forward_share']):.0f} % of the model"
+        tokens, left_out = (
+            sum(int(attributes.get(name, 0)) for name in names)
+            for names in (("tokens_run",), ("tokens_skipped", "tokens_spared"))
+        )
+        share = f"{100 * tokens / (tokens + left_out):.0f}" if left_out else "100"
+        parts.append(ran if share == "100" else f"{ran} for {share} % of the tokens")
+    line = " · ".join(parts)
+    return f"{line}, when the answer was kept" if line and "from_store" in attributes else line

@@ -24,6 +24,8 @@ def provenance(
     tokens_run: int,
     tokens_padding: int,
     tokens_skipped: int,
+    tokens_spared: int,
+    optimize: str,
     batches: int,
     share: float,
     seconds: float,
@@ -35,7 +37,8 @@ def provenance(
 
     ``data`` holds the data's own facts (``data``, ``data_fingerprint``, ``samples``, ...), which
     become attributes of those names. ``share`` is the part of the forward pass that was run, 0 to
-    1; ``seconds`` is the time of the passes; ``started`` and ``ended`` need a time zone.
+    1; ``tokens_spared`` are tokens of batches that ran, without them; ``optimize`` names the rules
+    that were on; ``seconds`` is the time of the passes; ``started`` and ``ended`` need a time zone.
     ``versions`` are the installed ones unless given.
     """
     versions = installed() if versions is None else versions
@@ -55,6 +58,8 @@ def provenance(
         "tokens_run": tokens_run,
         "tokens_padding": tokens_padding,
         "tokens_skipped": tokens_skipped,
+        "tokens_spared": tokens_spared,
+        "optimize": optimize,
         "batches": batches,
         "dtype_run": dtype.removeprefix("torch."),
         "dtype_stored": "float64",

@@ -38,7 +38,6 @@ class Stream:
     def write(self, outcome: Outcome, complete: int, tables: Tables) -> None:
         """Write out all samples below an index, and let go of them."""
         settle(self.plan, outcome)
-        known = {id(t): t for capture in self.captures for t in self._tables(capture, outcome)}
         for capture in self.captures:
             (table,) = self._tables(capture, outcome)
             sample = np.asarray(table.keys()[0], dtype=np.int64)
@@ -51,6 +50,11 @@ class Stream:
             for number, targets in enumerate(site_groups(self.plan, capture)):
                 site = site_result(self.plan, capture, targets, outcome, groups)
                 tables.append(_name(capture, number), _columns(site))
+        self.forget(outcome, complete)
+
+    def forget(self, outcome: Outcome, complete: int) -> None:
+        """Let go of all samples below an index; accumulators must be settled."""
+        known = {id(t): t for capture in self.captures for t in self._tables(capture, outcome)}
         for table in known.values():
             left = np.flatnonzero(np.asarray(table.keys()[0], dtype=np.int64) >= complete)
             for detector in outcome.detectors.values():

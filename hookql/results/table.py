@@ -167,7 +167,8 @@ def _size_line(data: xarray.Dataset, rows: Rows, run: Mapping[Hashable, Any]) ->
     counts = np.unique(data["count"].sum(keys).values)
     kept = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
     # What was never run, as no `where` wanted a token of its batch, was looked at too.
-    looked_at = int(run.get("tokens_run", 0)) + int(run.get("tokens_skipped", 0))
+    beside = ("tokens_run", "tokens_skipped", "tokens_spared")
+    looked_at = sum(int(run.get(name, 0)) for name in beside)
     # A decoder's tokens are others than those that were read; so are layers pooled together.
     of = f" of {looked_at:,}" if "tokens_run" in run and counts[-1] <= looked_at else ""
     noun = plural("token", int(counts[-1]))

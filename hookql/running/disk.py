@@ -104,6 +104,11 @@ class Disk:
         facts["ended"] = ended
         self.checkpoint.save(state, facts)
 
+    def drain(self) -> None:
+        """Wait until the thread that writes rests, so that others may use netCDF."""
+        if self._writer is not None:
+            self._writer.drain()
+
     def finish(self, outcome: Outcome, samples: int) -> Written:
         """Write the rest of a run of so many samples; of one left early what there is."""
         self._complete(outcome, EVERYTHING)

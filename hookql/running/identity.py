@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from hookql.language.pieces import used_in
+from hookql.models.identity import architecture
 from hookql.options import RunOptions
 from hookql.plan import Plan
 from hookql.raw.survey import Survey
@@ -22,6 +23,7 @@ from hookql.work import Source
 
 # Options that say how a run is stored or watched, and change no number of it.
 _ASIDE = (
+    "store",
     "checkpoint",
     "resume",
     "checkpoint_every",
@@ -30,8 +32,6 @@ _ASIDE = (
     "paranoid",
     "trust_remote_code",
 )
-# What a config says of where it came from.
-_NAMES = ("_name_or_path", "transformers_version", "_commit_hash")
 # The model's are known by what they lead to.
 _MODEL = ("revision", "dtype", "device", "device_map", "attn", "allow_pickle")
 
@@ -52,7 +52,7 @@ def identity(
     return {
         "query": plan.query.canonical,
         "model class": model.class_name,
-        "model config": _config(model.module),
+        "model config": architecture(model.module),
         "weights": model.identity(),
         "dtype": str(model.dtype),
         "device": str(model.device),
@@ -62,6 +62,7 @@ def identity(
         "chat template": source.facts().get("chat_template", "none"),
         "samples": found.samples,
         "context": source.width,
+        "tokens per batch": plan.tokens_per_batch,
         "rows": ", ".join(map(str, found.rows)),
         "outputs": ", ".join(paths),
         **used_in(plan.query.canonical),
@@ -82,14 +83,6 @@ def _beside(path: Path, folder: Path) -> str:
         return Path(os.path.relpath(os.path.realpath(path), os.path.realpath(folder))).as_posix()
     except ValueError:  # on another drive
         return os.path.realpath(path)
-
-
-def _config(module: torch.nn.Module) -> str:
-    """A hash of all that makes a model but its weights: widths, heads, epsilons, scalings."""
-    config: Any = getattr(module, "config", None)
-    given = config.to_dict() if hasattr(config, "to_dict") else {}
-    known = {name: value for name, value in given.items() if name not in _NAMES}
-    return _hash(json.dumps(known, sort_keys=True, default=str) + repr(module))
 
 
 def _vocabulary(tokenizer: Any) -> str:

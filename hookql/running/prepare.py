@@ -13,6 +13,7 @@ from hookql.plan import Plan
 from hookql.raw.room import check_room
 from hookql.raw.schema import keeps_rows
 from hookql.raw.shelf import Shelf
+from hookql.raw.survey import Survey
 from hookql.results.outputs import Outputs
 from hookql.running.disk import Disk, size_of
 from hookql.running.identity import identity
@@ -29,8 +30,9 @@ def prepare(
     options: RunOptions,
     say: Say,
     progress: bool | None,
+    found: Survey | None = None,
 ) -> Disk:
-    """Everything that a run writes to, checked and made.
+    """Everything that a run writes to, checked and made; ``found`` is what the data hold, if known.
 
     Raises UsageError where there is no room, where a checkpoint is of another run, or where data
     that can be read only once should go with one; AlreadyDone where the run is finished.
@@ -39,8 +41,7 @@ def prepare(
     if folder is not None and not options.get("resume") and begun(Path(folder)):
         # Said before the data is counted.
         Checkpoint.open(Path(folder), {}, resume=False)
-    found = None
-    if raw or folder is not None:
+    if found is None and (raw or folder is not None):
         found = counted(plan, source, progress)
         if found is None and folder is not None:
             message = "a checkpoint needs data that can be read again, and stdin cannot"

@@ -14,6 +14,8 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from attrs import frozen
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -64,49 +66,121 @@ def mean_along(x: Tensor, axis: int) -> Tensor:
     return at + (x - at.unsqueeze(axis)).mean(axis)
 
 
-def shifted_sums(x: Tensor, shift: Tensor, order: int) -> tuple[Tensor, Tensor | None, bool]:
+@frozen(eq=False)
+class Left:
+    """Rows of a block that do not count: few, so that adding up zeros costs less than a copy.
+
+    ``dropped`` and ``kept`` are all its rows between them, int64, each in order, on the CPU.
+    """
+
+    dropped: Tensor
+    kept: Tensor
+
+
+@frozen(eq=False)
+class SoFar:
+    """What other blocks came to, float64 (columns,): by the same shift, and before it.
+
+    ``settled`` rows before it had ``m2``, their sum of squared deviations from their own mean.
+    """
+
+    rows: int
+    s1: Tensor | None
+    s2: Tensor | None
+    settled: int
+    m2: Tensor | None
+
+
+def shifted_sums(
+    x: Tensor, shift: Tensor, order: int, before: SoFar | None = None, left: Left | None = None
+) -> tuple[Tensor, Tensor | None, bool]:
     """Sums of (x - shift) and, if order is 2, of its squares, down the columns of x (n, columns).
 
     The third result is whether all of x is known to be finite, for which no GPU is asked. ``shift``
-    (columns,) is float32 where x is and stands on a CPU, and float64 elsewhere.
+    (columns,) is float32 where x is and stands on a CPU, and float64 elsewhere. What is wanted is
+    exact beside what was ``before``, which these sums will be added to.
     """
-    import torch
-
-    n = len(x)
-    if not x.shape[1] or n <= FEW or x.dtype != torch.float32 or x.device.type != "cpu":
-        s1, s2 = _exact_sums(x, shift, order)
+    n = len(x) if left is None else len(left.kept)
+    if not x.shape[1] or n <= FEW or not is_quick(x):
+        s1, s2 = _exact_sums(_kept(x, left), shift, order)
         return s1, s2, x.device.type == "cpu" and bool(s1.isfinite().all())
-    s1, s2 = _sums(x, shift, order)
+    s1, s2 = _sums(x, shift, order, left)
     if s2 is None:
         if math.isfinite(float(s1.sum())):
             return s1, None, True
         bad = ~s1.isfinite()
     else:
-        # What the shift's distance from the mean adds must be the lesser part, or digits cancel.
-        spread = torch.addcmul(s2, s1, s1, value=-2 / n)
-        if float(spread.amin()) >= FAINT * n and float(s2.amax()) < math.inf:
+        spread, faint = _spread(s1, s2, n, before)
+        low, high = spread.aminmax()
+        if float(low) >= faint and float(high) < math.inf:
             return s1, s2, True
-        good = (spread >= FAINT * n) & (s2 < math.inf)
-        # Constant columns, such as dead features, look faint but are right.
-        good |= (x.amax(0) == shift) & (x.amin(0) == shift)
+        good = (spread >= faint) & (spread < math.inf)
+        if before is not None:  # a column that an earlier block has spoilt
+            spread, faint = _spread(s1, s2, n, None)
+            good |= (spread >= faint) & (spread < math.inf)
         bad = ~good
     columns = bad.nonzero().squeeze(1)
+    wrong = _kept(x[:, columns], left)
+    if s2 is not None:
+        # Constant columns, such as dead features, look faint but are right.
+        at = shift[columns]
+        moving = (wrong.amax(0) != at) | (wrong.amin(0) != at)
+        columns, wrong = columns[moving], wrong[:, moving]
     if not len(columns):
         return s1, s2, True
-    again, squares_again = _exact_sums(x[:, columns], shift[columns], order)
+    again, squares_again = _exact_sums(wrong, shift[columns], order)
     s1 = s1.double().index_copy_(0, columns, again)
     if s2 is not None and squares_again is not None:
         s2 = s2.double().index_copy_(0, columns, squares_again)
     return s1, s2, bool(again.isfinite().all())
 
 
-def _sums(x: Tensor, shift: Tensor, order: int) -> tuple[Tensor, Tensor | None]:
+def is_quick(x: Tensor) -> bool:
+    """Whether rows are summed in float32: their own dtype, on a CPU."""
+    import torch
+
+    return x.dtype == torch.float32 and x.is_cpu
+
+
+def _spread(s1: Tensor, s2: Tensor, n: int, before: SoFar | None) -> tuple[Tensor, float]:
+    """What tells whether float32 squares will do, for each column, and what it must reach.
+
+    The squares' rounding must be small beside the squared deviations from the mean of all rows so
+    far, which further rows can only add to: the shift's distance from the mean must be the lesser
+    part. That is so where this is not negative, which a block of few rows, whose own mean lies far
+    from the mean of all, would seldom be by itself.
+    """
+    import torch
+
+    if before is None or before.s1 is None or before.s2 is None:
+        before_m2 = None if before is None else before.m2
+    else:
+        n, before_m2 = n + before.rows, before.m2
+        s1, s2 = before.s1 + s1, before.s2 + s2
+    if before_m2 is not None:
+        assert before is not None
+        s2 = torch.add(s2, before_m2, alpha=2)
+    settled = 0 if before is None else before.settled
+    return torch.addcmul(s2, s1, s1, value=-2 / n), FAINT * (n + settled)
+
+
+def _kept(x: Tensor, left: Left | None) -> Tensor:
+    return x if left is None else x.index_select(0, left.kept)
+
+
+def _sums(
+    x: Tensor, shift: Tensor, order: int, left: Left | None = None
+) -> tuple[Tensor, Tensor | None]:
     import torch
 
     s1: Tensor | None = None
     s2: Tensor | None = None
+    start = 0
     for piece in pieces(x):
         r = torch.sub(piece, shift, out=scratch(piece, piece.dtype))
+        if left is not None and (dropped := _within(left.dropped, start, len(piece))) is not None:
+            r.index_fill_(0, dropped, 0.0)
+        start += len(piece)
         sum1 = r.sum(0)
         sum2 = r.mul_(r).sum(0) if order > 1 else None
         # A block of several pieces is added up in float64.
@@ -115,6 +189,16 @@ def _sums(x: Tensor, shift: Tensor, order: int) -> tuple[Tensor, Tensor | None]:
             s2 = sum2 if s2 is None else s2.double() + sum2
     assert s1 is not None
     return s1, s2
+
+
+def _within(rows: Tensor, start: int, count: int) -> Tensor | None:
+    """Those of the rows, in order, that lie in a piece, counted from its start; None for none."""
+    numbers = rows.numpy()
+    first, last = numbers.searchsorted([start, start + count])
+    if first == last:
+        return None
+    found = rows[first:last]
+    return found - start if start else found
 
 
 def _exact_sums(x: Tensor, shift: Tensor, order: int) -> tuple[Tensor, Tensor | None]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Self
 
 from hookql.statistics.blocks import columns_of
 from hookql.statistics.states import Layout, States
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
 def edges_of(bins: int, lo: float, hi: float) -> tuple[float, ...]:
     """The edges between bins, lo first and hi last."""
     return (*(lo + (hi - lo) * i / bins for i in range(bins)), float(hi))
+
+
+@lru_cache(16)
+def _edges_on(bins: int, lo: float, hi: float, device: Any) -> Tensor:
+    """The edges on a device, copied to it once: the host would wait for every copy."""
+    import torch
+
+    return torch.tensor(edges_of(bins, lo, hi), dtype=torch.float64, device=device)
 
 
 class Histogram:
@@ -82,10 +91,7 @@ class Histogram:
 
     def _slots(self, x: Tensor) -> Tensor:
         """0 for below lo, 1 and on for the bins, bins + 1 for above hi: int64 like x."""
-        import torch
-
-        edges = torch.tensor(edges_of(self.bins, self.lo, self.hi), dtype=torch.float64)
-        edges = edges.to(x.device)
+        edges = _edges_on(self.bins, self.lo, self.hi, x.device)
         x = x.double()
         near = (x - self.lo) * (self.bins / (self.hi - self.lo))
         guess = near.nan_to_num_(0.0, float(self.bins), 0.0).clamp_(0, self.bins - 1).long()

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
-from hookql.statistics.blocks import columns_of, mean_along, nan_like, shift_for, shifted_sums
+from hookql.statistics.blocks import (
+    FEW,
+    Left,
+    SoFar,
+    columns_of,
+    is_quick,
+    mean_along,
+    nan_like,
+    shift_for,
+    shifted_sums,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,8 +54,21 @@ class Moments:
                 self._mean, self._m2 = zeros, zeros.clone() if self.order > 1 else None
             return
         x = columns_of(rows.detach())
-        shift = self._shift_of(x)
-        s1, s2, finite = shifted_sums(x, shift, self.order)
+        self._add(x, self._shift_of(x, n), n, None)
+
+    def update_but(self, rows: Tensor, left: Left) -> None:
+        """Take in rows (n, \\*axes) but for some, without a copy where that can be."""
+        x, n = columns_of(rows.detach()), len(left.kept)
+        if not is_quick(x) or n <= FEW or self.count * 16 < n:
+            self.update(rows.index_select(0, left.kept))
+            return
+        self._check(rows.shape[1:])
+        self._add(x, self._shift_of(x, n), n, left)
+
+    def _add(self, x: Tensor, shift: Tensor, n: int, left: Left | None) -> None:
+        m2 = None if self._m2 is None else self._m2.reshape(-1)
+        before = SoFar(self._pending, self._s1, self._s2, self._count, m2)
+        s1, s2, finite = shifted_sums(x, shift, self.order, before, left)
         self.proves_finite &= finite
         self._s1 = s1.double() if self._s1 is None else self._s1.add_(s1)
         if s2 is not None:
@@ -117,9 +140,9 @@ class Moments:
             return nan_like(self.mean)
         return self.m2 / (self.count - ddof)
 
-    def _shift_of(self, x: Tensor) -> Tensor:
-        """The shift for a block; a new one where there is none, or it rests on few rows."""
-        n, shift = len(x), self._shift
+    def _shift_of(self, x: Tensor, n: int) -> Tensor:
+        """The shift for n rows of x; a new one where there is none, or it rests on few rows."""
+        shift = self._shift
         few = self.count * 16 < n
         if shift is not None and (few or (x.is_cpu and shift.dtype != x.dtype)):
             self._settle()

@@ -234,6 +234,7 @@ def test_an_error_while_running_names_the_query(golden: Golden) -> None:
     text = """\
 outputs: out
 data: {texts: [a b]}
+options: {optimize: -sharing}
 queries:
   first: capture mean from h[0]
   second: {query: 'capture mean from h[0]', data: bad.jsonl}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import hookql
 from hookql.binding import bind
 from hookql.engines.local import Outcome, Work, run
-from hookql.execute import get_model
+from hookql.loading import get_model
 from hookql.plan import Plan
 from hookql.results.collect import collect
 from hookql.results.tree import build_tree

@@ -14,7 +14,7 @@ import xarray
 from torch import nn
 
 import hookql
-from hookql import execute
+from hookql import planning
 from tests.generation.plain import PROMPTS, Array, assert_close, greedy, rows_of, texts
 from tests.generation.test_where import late
 from tests.tiny import CONTEXT, character_tokenizer, tiny
@@ -246,14 +246,14 @@ class Fails:
 def run_armed(fails: Fails, model: Any, tokenizer: Any, **options: Any) -> xarray.DataTree:
     """A run whose model begins to fail with the data."""
     with pytest.MonkeyPatch.context() as patch:
-        before = execute.tried_generation
+        before = planning.tried_generation
 
         def tried(plan: Any) -> Any:
             found = before(plan)
             fails.armed = True
             return found
 
-        patch.setattr(execute, "tried_generation", tried)
+        patch.setattr(planning, "tried_generation", tried)
         return hookql.run(QUERY, model=model, tokenizer=tokenizer, data=PROMPTS, **options)
 
 

@@ -6,14 +6,14 @@ what was observed, so that there is one right answer to it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from attrs import frozen
 from hypothesis import strategies as st
 
 from tests.reference.maker import Draw, Maker
 from tests.reference.models import CONTEXT, FAMILIES, Subject, subject
-from tests.reference.places import PLACES
+from tests.reference.places import PLACES, Where
 
 
 @frozen
@@ -31,7 +31,12 @@ class Query:
 
 
 @st.composite
-def queries(draw: Draw, families: Sequence[str] = FAMILIES, captures: int = 4) -> Query:
+def queries(
+    draw: Draw,
+    families: Sequence[str] = FAMILIES,
+    captures: int = 4,
+    maker: Callable[[Draw, Subject, Where], Maker] = Maker,
+) -> Query:
     """A query of up to that many captures, the model that it is for, and how it is run."""
     family = draw(st.sampled_from(families))
     max_length, overflow = draw(
@@ -41,7 +46,7 @@ def queries(draw: Draw, families: Sequence[str] = FAMILIES, captures: int = 4) -
     texts = []
     for number in range(draw(st.integers(1, captures))):
         where = draw(st.sampled_from(PLACES[family]))
-        texts.append(Maker(draw, about, where).capture(f"c{number}"))
+        texts.append(maker(draw, about, where).capture(f"c{number}"))
     if draw(st.booleans()):
         texts = _with_let(texts)
     batch_size = draw(st.sampled_from([None, 1, 2, 3, 7]))

@@ -92,6 +92,8 @@ def attributes(**given: Any) -> dict[str, Any]:
         "tokens_run": 1300,
         "tokens_padding": 84,
         "tokens_skipped": 0,
+        "tokens_spared": 0,
+        "optimize": "depth, rows",
         "batches": 4,
         "share": 0.4832,
         "seconds": 1.23,

@@ -209,13 +209,18 @@ def test_captures_and_statistics_share_one_pass(tmp_path: Path) -> None:
     """
     handle = model.transformer.h[0].register_forward_hook(count)
     result: Any = hookql.run(
-        query, model=model, tokenizer=tokenizer, texts=SAMPLES, output=tmp_path / "o.nc"
+        query,
+        model=model,
+        tokenizer=tokenizer,
+        texts=SAMPLES,
+        output=tmp_path / "o.nc",
+        optimize=False,
     )
     handle.remove()
     probed = passes - int(result.attrs["batches"])  # the probe runs the model too
     passes = 0
     handle = model.transformer.h[0].register_forward_hook(count)
-    hookql.check("capture mean from h[*]", model=model, tokenizer=tokenizer)
+    hookql.check("capture mean from h[*]", model=model, tokenizer=tokenizer, optimize=False)
     handle.remove()
     assert passes == probed
     whole = run("capture values from h[1]")

@@ -1,0 +1,1 @@
+"""`python -m benchmarks.peers`: HookQL beside its peers and hooks by hand."""

@@ -1,0 +1,1 @@
+"""Stored answers: found again, and never where something changed."""
