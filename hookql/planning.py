@@ -12,6 +12,7 @@ from hookql.binding import bind
 from hookql.binding_errors import needs_generation
 from hookql.engines.trial_generation import tried_generation, untried_generation
 from hookql.errors import Diagnostic, ModelError, QueryError, UsageError
+from hookql.known import known_or_probed
 from hookql.language.query import Query
 from hookql.loading import AnyModel, get_model, model_to_explain
 from hookql.models.feed import Feed, TokenFeed
@@ -120,7 +121,7 @@ def _tried(
     if is_on_meta(model):
         plan = bind(query, model, feed, columns, rules, probe_shapes)
         return plan if query.generation is None else untried_generation(plan)
-    plan = bind(query, model, feed, columns, rules)
+    plan = bind(query, model, feed, columns, rules, known_or_probed)
     return plan if query.generation is None else tried_generation(plan)
 
 

@@ -29,6 +29,7 @@ from hookql.execute import (
     how_compiled,
 )
 from hookql.interrupts import interruptible
+from hookql.known import known_or_probed
 from hookql.language.query import Query
 from hookql.models.load import Model
 from hookql.models.paranoid import paranoid
@@ -177,8 +178,8 @@ def plans_of(orders: Iterable[Order], model: Model) -> dict[str, Plan]:
         model = with_autocast(model, order.options.get("autocast"))
         check_generation(order.query, model, order.options)
         source = _source(order, model, {})
-        rules = chosen(order.options.get("optimize"))
-        found[order.name] = bind(order.query, model, source.feed, source.columns, rules)
+        query, rules = order.query, chosen(order.options.get("optimize"))
+        found[order.name] = bind(query, model, source.feed, source.columns, rules, known_or_probed)
     return found
 
 

@@ -33,6 +33,7 @@ FLOORS = [
     ["options", "source", "given", "work", "progress", "interrupts"],
     ["running", "stored"],
     [
+        "known",
         "loading",
         "planning",
         "execute",

@@ -212,6 +212,7 @@ def _open(document: Document, run: Run, opened: dict[Where, Any]) -> None:
 
 def _bind(document: Document, run: Run, dataset: Any, model: Model, plans: dict[str, Plan]) -> None:
     from hookql.binding import bind
+    from hookql.known import known_or_probed
     from hookql.models.precision import with_autocast
     from hookql.optimizer.rules import chosen
     from hookql.source import open_source
@@ -223,7 +224,8 @@ def _bind(document: Document, run: Run, dataset: Any, model: Model, plans: dict[
     except HookQLError as error:
         raise placed(error, document, run.at) from None
     try:
-        plans[run.name] = bind(run.located.query, model, source.feed, source.columns, rules)
+        query = run.located.query
+        plans[run.name] = bind(query, model, source.feed, source.columns, rules, known_or_probed)
     except HookQLError as error:
         raise type(error)(run.located.here(error.diagnostics)) from None
 

@@ -42,7 +42,7 @@ def contents(tensors: Sequence[Tensor]) -> list[str]:
     Raises Strange for a tensor without plain memory: sparse, quantised, on the meta device.
     """
     words = [_bytes_of(tensor) for tensor in tensors]
-    with ThreadPoolExecutor(max(1, min(8, torch.get_num_threads()))) as pool:
+    with _threads() as pool:
         sums = _sums(words, pool)
         keys = [
             (tensor.data_ptr(), tensor.numel() * tensor.element_size(), found)
@@ -55,6 +55,16 @@ def contents(tensors: Sequence[Tensor]) -> list[str]:
             return contents(tensors)
         _KNOWN.update(zip(new, hashed, strict=True))
     return [_KNOWN[key] for key in keys]
+
+
+def sums(tensors: Sequence[Tensor]) -> list[bytes]:
+    """What each tensor's bytes add up to: the same while nobody wrote into it. Raises Strange."""
+    with _threads() as pool:
+        return _sums([_bytes_of(tensor) for tensor in tensors], pool)
+
+
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max(1, min(8, torch.get_num_threads())))
 
 
 def _bytes_of(tensor: Tensor) -> Tensor:
