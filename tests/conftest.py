@@ -7,6 +7,7 @@ import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 # Before torch and transformers are imported: no test asks a hub, and two workers share two cores.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -20,6 +21,7 @@ os.environ["HOOKQL_CACHE"] = tempfile.mkdtemp(prefix="hookql-cache-")
 import pytest
 import torch
 
+from hookql import known
 from hookql.models.load import Model, load_model
 from tests.weights import minilm_folder, smollm2_folder
 
@@ -36,6 +38,12 @@ GOLDEN = Path(__file__).parent / "golden"
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--update-golden` rewrites the golden files instead of comparing with them."""
     parser.addoption("--update-golden", action="store_true", help="rewrite the golden files")
+
+
+@pytest.fixture(autouse=True)
+def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test tries its models out itself: what it sees never hangs on the tests before it."""
+    monkeypatch.setattr(known, "_KNOWN", WeakKeyDictionary())
 
 
 @pytest.fixture
